@@ -1,0 +1,2 @@
+//! nineteen
+fn main() {}

@@ -1,0 +1,1 @@
+//! End to end: one file per promise made in the README.
