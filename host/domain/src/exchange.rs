@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A POST to the path that the task's manifest fixes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Path on the miner, starting with `/`.
     pub path: String,
@@ -17,7 +17,7 @@ pub struct Request {
 }
 
 /// Bytes and when they came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// Microseconds since the last byte of the request left.
     pub at_us: u64,
@@ -56,7 +56,7 @@ pub enum Ending {
 }
 
 /// What the host saw of a reply: no hotkey, no address, only the headers that the task listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
     /// HTTP status; 0 when there was none.
     pub status: u16,

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::TaskName;
+
 /// How a period is planned and how its outcome becomes weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,6 +78,9 @@ pub struct Sn19Scoring {
     pub quality_exponent: f64,
     /// Mean at or below which the mean is squared.
     pub square_at_or_below: f64,
+    /// Tasks whose mean is never squared (Subnet 19 spared its avatar task).
+    #[serde(default)]
+    pub square_exempt: Vec<TaskName>,
     /// Percentile of the speed metric, in [0, 1).
     pub speed_percentile: f64,
     /// Width of the speed bonus: ranks give from `+width/2` to `−width/2`.
@@ -105,6 +110,7 @@ impl Policy {
                 min_samples: 50,
                 quality_exponent: 1.5,
                 square_at_or_below: 0.85,
+                square_exempt: Vec::new(),
                 speed_percentile: 0.3,
                 speed_bonus_width: 0.5,
                 sharpness: 4.0,

@@ -173,6 +173,10 @@ pub struct TaskSet {
     pub version: semver::Version,
     /// Name of the policy, e.g. `sn19-2025-01`.
     pub policy: String,
+    /// Multiplies the share of capacity that the policy tests (Subnet 19's
+    /// `CAPACITY_TO_SCORE_MULTIPLIER`); short periods need more of it to see anything. Above 0; absent is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_multiplier: Option<f64>,
     /// The tasks; weights sum to 1 within 1e-9.
     #[serde(rename = "task")]
     pub tasks: Vec<TaskEntry>,

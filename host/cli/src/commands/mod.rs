@@ -1,0 +1,7 @@
+//! One module a command.
+
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod miner;
+pub(crate) mod reports;
+pub(crate) mod validator;

@@ -1,0 +1,148 @@
+//! The engine and its settings, the clock that ends calls, and the number of calls at a time.
+//!
+//! Settings that change results (NaN bits, relaxed SIMD, features) are fixed here for every task, because a
+//! verdict must be the same bits on every machine. Those that cost time were measured: pooled instances,
+//! reset by page map, are several times cheaper than fresh mappings.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nineteen_domain::task::Budget;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use crate::error::SandboxError;
+
+/// Period of the epoch clock. A call's wall time is checked at this grain.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Bytes of stack of a call: far below the 2 MiB that threads have here.
+pub(crate) const STACK_BYTES: usize = 512 << 10;
+
+/// Elements of one table. Interpreters have some ten thousand functions.
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+
+/// Core instances of one component; componentize-py makes about twenty.
+const CORE_INSTANCES: u32 = 64;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 16;
+
+fn config(calls: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(CORE_INSTANCES))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .total_memories(calls.saturating_mul(MEMORIES))
+        .max_memories_per_component(MEMORIES)
+        .max_memories_per_module(1)
+        .total_tables(calls.saturating_mul(TABLES))
+        .max_tables_per_component(TABLES)
+        .max_tables_per_module(4)
+        .table_elements(TABLE_ELEMENTS)
+        .total_stacks(1)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .max_memory_size(usize::try_from(Budget::CAP.memory_bytes).unwrap_or(usize::MAX))
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(64 << 10)
+        .pagemap_scan(Enabled::Auto);
+
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .concurrency_support(false)
+        .wasm_component_model(true)
+        // The same bits everywhere.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_threads(false)
+        .shared_memory(false)
+        // Nothing that a task needs, and nothing that the budgets do not see.
+        .gc_support(false)
+        .wasm_memory64(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Budgets.
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_BYTES);
+    config
+}
+
+/// The engine, and the thread that advances its epoch; the thread ends with it.
+pub(crate) struct Machine {
+    pub(crate) engine: Engine,
+    pub(crate) slots: Slots,
+    ticker: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Machine {
+    /// An engine that runs up to `calls` calls at a time.
+    pub(crate) fn start(calls: u32) -> Result<Self, SandboxError> {
+        let calls = calls.clamp(1, 1024);
+        let engine =
+            Engine::new(&config(calls)).map_err(|e| SandboxError::Engine { why: format!("{e:#}") })?;
+        let (stop, stopped) = channel();
+        let ticking = engine.clone();
+        let thread = std::thread::Builder::new()
+            .name("sandbox-epoch".into())
+            .spawn(move || {
+                while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    ticking.increment_epoch();
+                }
+            })
+            .map_err(|e| SandboxError::Engine { why: format!("its clock thread does not start: {e}") })?;
+        Ok(Self { engine, slots: Slots::new(calls), ticker: Some((stop, thread)) })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.ticker.take() {
+            drop(stop);
+            // It can only have ended: there is nothing in it that panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Counts the calls at a time, so that the pool never runs dry. Held only on blocking threads, and for no
+/// longer than a call may take: a std mutex and a condition variable are right.
+pub(crate) struct Slots {
+    free: Mutex<u32>,
+    freed: Condvar,
+}
+
+impl Slots {
+    fn new(calls: u32) -> Self {
+        Self { free: Mutex::new(calls), freed: Condvar::new() }
+    }
+
+    /// Waits for a place.
+    pub(crate) fn take(self: &Slots) -> Slot<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |n| *n == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Slot(self)
+    }
+}
+
+/// A place among the calls; given back on drop.
+pub(crate) struct Slot<'a>(&'a Slots);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// Epoch ticks after which a call of this wall time has certainly had it.
+pub(crate) fn ticks(wall_ms: u64) -> u64 {
+    let tick_ms = u64::try_from(TICK.as_millis()).unwrap_or(1).max(1);
+    // The first tick may come at once.
+    wall_ms.div_ceil(tick_ms).saturating_add(1)
+}
+
+/// Shared by all plugins of a sandbox; the last of them stops the clock.
+pub(crate) type SharedMachine = Arc<Machine>;

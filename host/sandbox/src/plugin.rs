@@ -1,0 +1,438 @@
+//! A loaded component, and one call of it.
+//!
+//! Every call: a place among the calls, a fresh store with all budgets, a fresh instance, the function, the
+//! rules of the contract, and an error that says which budget or rule it was. Nothing survives a call.
+
+use std::sync::Arc;
+
+use nineteen_domain::task::{Description, Manifest};
+use nineteen_domain::{
+    Admission, Check, Digest, Evidence, Exchange, Outcome, Request, Seed, Synthetic, TaskName,
+};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::abi::{Broken, Guest};
+use crate::contract;
+use crate::engine::{STACK_BYTES, SharedMachine, ticks};
+use crate::error::{Call, CallError, LoadFault, Site};
+use crate::state::{CallState, Overrun, Shared};
+
+/// A component that was verified, compiled, linked, and has described itself.
+///
+/// Its functions are synchronous and may take as long as the task's wall time: call them on blocking
+/// threads. [`Plugin::judge`] does so itself.
+pub struct Plugin {
+    pub(crate) manifest: Manifest,
+    params: String,
+    digest: Digest,
+    wit_version: semver::Version,
+    description: Description,
+    pub(crate) shared: Arc<Shared>,
+    guest: Box<dyn Guest>,
+    /// For components that import WASI: hashes the inputs from which their randomness comes.
+    dice: Option<blake3::Hasher>,
+    machine: SharedMachine,
+}
+
+/// A result and the fuel that it took.
+pub(crate) struct Metered<T> {
+    pub(crate) result: Result<T, CallError>,
+    pub(crate) fuel: u64,
+}
+
+/// What [`Plugin::describe`] starts from.
+pub(crate) struct Parts {
+    pub(crate) manifest: Manifest,
+    pub(crate) digest: Digest,
+    pub(crate) wit_version: semver::Version,
+    pub(crate) wasi: bool,
+    pub(crate) shared: Shared,
+    pub(crate) guest: Box<dyn Guest>,
+    pub(crate) machine: SharedMachine,
+}
+
+impl Plugin {
+    /// Lets the component describe itself for the manifest's parameters, and holds it to the manifest.
+    pub(crate) fn describe(parts: Parts) -> Result<Self, LoadFault> {
+        let Parts { manifest, digest, wit_version, wasi, shared, guest, machine } = parts;
+        let dice = wasi.then(|| {
+            let mut dice = blake3::Hasher::new_derive_key("nineteen sandbox 2026 randomness of a call");
+            dice.update(digest.as_bytes());
+            dice
+        });
+        let mut plugin = Self {
+            params: manifest.params_json(),
+            digest,
+            wit_version,
+            description: nothing_said(),
+            shared: Arc::new(shared),
+            guest,
+            dice,
+            machine,
+            manifest,
+        };
+        let said = plugin
+            .run(Call::Describe, 0, |_| {}, |guest, store| guest.describe(store, &plugin.params))
+            .result?
+            .map_err(LoadFault::Params)?;
+        let description: Description = serde_json::from_str(&said)
+            .map_err(|e| LoadFault::Description(format!("describe returns no description: {e}")))?;
+        fits(&description, &plugin.manifest)?;
+        plugin.description = description;
+        Ok(plugin)
+    }
+
+    /// The task that it was loaded for.
+    #[must_use]
+    pub fn task(&self) -> &TaskName {
+        &self.shared.task
+    }
+
+    /// Digest of the component.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Version of `nineteen:task` in the component's own type.
+    #[must_use]
+    pub const fn wit_version(&self) -> &semver::Version {
+        &self.wit_version
+    }
+
+    /// What it says of itself, for this task's parameters.
+    #[must_use]
+    pub const fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The manifest that it was loaded with.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// A synthetic request, decided by the seed.
+    ///
+    /// # Errors
+    /// A budget, a rule of the contract, or the plugin declines.
+    pub fn synthesize(&self, seed: &Seed) -> Result<Synthetic, CallError> {
+        let seed = seed.as_bytes();
+        let made = self
+            .run(
+                Call::Synthesize,
+                32,
+                |dice| drop(dice.update(seed)),
+                |guest, store| guest.synthesize(store, &self.params, seed),
+            )
+            .result?
+            .map_err(|why| CallError::Declined { at: self.at(Call::Synthesize), why })?;
+        self.obey(Call::Synthesize, contract::synthetic(&made, &self.manifest.path))?;
+        Ok(made)
+    }
+
+    /// What becomes of a client's body. `seed` is the host's, for what the protocol needs.
+    ///
+    /// # Errors
+    /// A budget or a rule of the contract. A refusal of the client is no error.
+    pub fn admit(
+        &self,
+        operation: &str,
+        content_type: &str,
+        body: &[u8],
+        seed: &Seed,
+    ) -> Result<Admission, CallError> {
+        let seed = seed.as_bytes();
+        let bytes_in = size(&[operation.len(), content_type.len(), body.len(), seed.len()]);
+        let admission = self
+            .run(
+                Call::Admit,
+                bytes_in,
+                |dice| [operation.as_bytes(), content_type.as_bytes(), body, seed].iter().for_each(|b| put(dice, b)),
+                |guest, store| guest.admit(store, &self.params, operation, content_type, body, seed),
+            )
+            .result?;
+        self.obey(Call::Admit, contract::admission(&admission, &self.manifest.path))?;
+        Ok(admission)
+    }
+
+    /// Units of work that the bytes claim; `None` when they are no reply of this task.
+    ///
+    /// # Errors
+    /// A budget, or a trap.
+    pub fn count(&self, request: &Request, exchange: &Exchange) -> Result<Option<u64>, CallError> {
+        self.run(
+            Call::Count,
+            size_of_request(request).saturating_add(size_of_exchange(exchange)),
+            |dice| put_exchange(dice, request, exchange),
+            |guest, store| guest.count(store, &self.params, request, exchange),
+        )
+        .result
+    }
+
+    /// One round: judges the exchange, or asks for checks.
+    ///
+    /// # Errors
+    /// A budget, a trap, or a rule of the contract.
+    pub fn score(
+        &self,
+        request: &Request,
+        exchange: &Exchange,
+        evidence: &[(Check, Evidence)],
+    ) -> Result<Outcome, CallError> {
+        self.score_metered(request, exchange, evidence).result
+    }
+
+    pub(crate) fn score_metered(
+        &self,
+        request: &Request,
+        exchange: &Exchange,
+        evidence: &[(Check, Evidence)],
+    ) -> Metered<Outcome> {
+        let bytes_in = size_of_request(request)
+            .saturating_add(size_of_exchange(exchange))
+            .saturating_add(size_of_evidence(evidence));
+        let Metered { result, fuel } = self.run(
+            Call::Score,
+            bytes_in,
+            |dice| {
+                put_exchange(dice, request, exchange);
+                put_evidence(dice, evidence);
+            },
+            |guest, store| guest.score(store, &self.params, request, exchange, evidence),
+        );
+        let result = result.and_then(|outcome| {
+            self.obey(Call::Score, contract::outcome(&outcome, exchange))?;
+            Ok(outcome)
+        });
+        Metered { result, fuel }
+    }
+
+    pub(crate) fn at(&self, call: Call) -> Site {
+        Site { task: self.shared.task.clone(), call }
+    }
+
+    fn obey(&self, call: Call, rule: Result<(), String>) -> Result<(), CallError> {
+        rule.map_err(|rule| CallError::Contract { at: self.at(call), rule })
+    }
+
+    /// One call with all budgets on. `bytes_in` counts the arguments beside the parameters.
+    fn run<T>(
+        &self,
+        call: Call,
+        bytes_in: u64,
+        inputs: impl FnOnce(&mut blake3::Hasher),
+        body: impl FnOnce(&dyn Guest, &mut Store<CallState>) -> Result<T, Broken>,
+    ) -> Metered<T> {
+        let budget = &self.shared.budget;
+        let bytes_in = bytes_in.saturating_add(self.params.len() as u64);
+        if bytes_in > budget.bytes_in {
+            let result = Err(CallError::BytesIn { at: self.at(call), bytes: bytes_in, budget: budget.bytes_in });
+            return Metered { result, fuel: 0 };
+        }
+        let dice = self.dice.as_ref().map(|dice| {
+            let mut dice = dice.clone();
+            put(&mut dice, call.name().as_bytes());
+            put(&mut dice, self.params.as_bytes());
+            inputs(&mut dice);
+            dice.finalize_xof()
+        });
+
+        let _slot = self.machine.slots.take();
+        let mut store =
+            Store::new(&self.machine.engine, CallState::new(self.shared.clone(), call, bytes_in, dice));
+        store.limiter(|state| state);
+        store.set_epoch_deadline(ticks(budget.wall_ms));
+        // A host function or a result that brings out more than this is refused before it is allocated.
+        store.set_hostcall_fuel(usize::try_from(budget.bytes_out).unwrap_or(usize::MAX));
+        if let Err(e) = store.set_fuel(budget.fuel) {
+            return Metered { result: Err(self.host(call, &e)), fuel: 0 };
+        }
+        let result = body(&*self.guest, &mut store).map_err(|broken| self.explain(call, broken));
+        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        Metered { result, fuel }
+    }
+
+    fn host(&self, call: Call, error: &wasmtime::Error) -> CallError {
+        CallError::Host { at: self.at(call), why: format!("{error:#}") }
+    }
+
+    /// Which budget or rule it was.
+    fn explain(&self, call: Call, broken: Broken) -> CallError {
+        let at = self.at(call);
+        let budget = &self.shared.budget;
+        let (error, instantiating) = match broken {
+            Broken::Instantiate(error) => (error, true),
+            Broken::Call(error) => (error, false),
+        };
+        match error.downcast_ref::<Overrun>() {
+            Some(Overrun::Memory { asked }) => {
+                return CallError::Memory { at, asked: *asked, budget: budget.memory_bytes };
+            }
+            Some(Overrun::BytesIn { bytes }) => {
+                return CallError::BytesIn { at, bytes: *bytes, budget: budget.bytes_in };
+            }
+            None => {}
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::OutOfFuel) => return CallError::Fuel { at, budget: budget.fuel },
+            Some(Trap::Interrupt) => return CallError::WallTime { at, budget_ms: budget.wall_ms },
+            Some(Trap::StackOverflow) => return CallError::Stack { at, budget: STACK_BYTES as u64 },
+            Some(trap) => {
+                return CallError::Trap { at, message: format!("{trap}{}", whereabouts(&error)) };
+            }
+            None => {}
+        }
+        if let Some(exit) = error.downcast_ref::<I32Exit>() {
+            return CallError::Trap { at, message: format!("it called exit({})", exit.0) };
+        }
+        if is_hostcall_limit(&error) {
+            return CallError::BytesOut { at, budget: budget.bytes_out };
+        }
+        if instantiating || error.is::<PoolConcurrencyLimitError>() {
+            return self.host(call, &error);
+        }
+        // What remains are values that the canonical ABI refuses: lists that lie outside of memory, text
+        // that is not UTF-8, discriminants that do not exist.
+        CallError::Contract { at, rule: format!("{}{}", error.root_cause(), whereabouts(&error)) }
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("task", &self.shared.task)
+            .field("digest", &self.digest)
+            .field("wit", &self.wit_version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// wasmtime names this limit in words only; `hostile.rs` holds the words.
+fn is_hostcall_limit(error: &wasmtime::Error) -> bool {
+    error.root_cause().to_string().contains("fuel allocated for hostcalls has been exhausted")
+}
+
+/// Innermost functions with names, for the author.
+fn whereabouts(error: &wasmtime::Error) -> String {
+    let names: Vec<_> = error
+        .downcast_ref::<WasmBacktrace>()
+        .map(|trace| trace.frames().iter().filter_map(|f| f.func_name()).take(4).collect())
+        .unwrap_or_default();
+    if names.is_empty() { String::new() } else { format!(" (in {})", names.join(" < ")) }
+}
+
+/// Placeholder while a plugin has not been asked; never seen outside of [`Plugin::describe`].
+fn nothing_said() -> Description {
+    Description {
+        name: String::new(),
+        version: semver::Version::new(0, 0, 0),
+        modality: String::new(),
+        unit: String::new(),
+        operations: Vec::new(),
+        streaming: false,
+        checks: std::collections::BTreeMap::new(),
+        params_schema: serde_json::Value::Null,
+        reply_extras: Vec::new(),
+    }
+}
+
+/// Whether what a plugin says of itself fits what the manifest says of the task.
+fn fits(said: &Description, manifest: &Manifest) -> Result<(), LoadFault> {
+    if said.unit != manifest.unit {
+        return Err(LoadFault::Description(format!(
+            "it counts {:?}, and the manifest's unit is {:?}",
+            said.unit, manifest.unit
+        )));
+    }
+    if !said.operations.contains(&manifest.operation) {
+        return Err(LoadFault::Description(format!(
+            "it serves {:?}, and the manifest's operation is {:?}",
+            said.operations, manifest.operation
+        )));
+    }
+    for (kind, models) in &said.checks {
+        let asked: Vec<_> =
+            if models.is_empty() { vec![None] } else { models.iter().map(|m| Some(m.as_str())).collect() };
+        if let Some(model) = asked.into_iter().find(|model| !manifest.grants(kind, *model)) {
+            return Err(LoadFault::NotGranted { kind: kind.clone(), model: model.map(str::to_owned) });
+        }
+    }
+    Ok(())
+}
+
+// Sizes as they lie in a guest's memory: bytes, and the fixed part of every record. They are the budget's
+// measure, not the allocator's.
+
+fn size(lens: &[usize]) -> u64 {
+    lens.iter().fold(0_u64, |n, len| n.saturating_add(*len as u64))
+}
+
+fn size_of_request(r: &Request) -> u64 {
+    size(&[r.path.len(), r.content_type.len(), r.body.len(), 28])
+}
+
+fn size_of_exchange(e: &Exchange) -> u64 {
+    let headers = e.headers.iter().fold(0, |n, (k, v)| size(&[k.len(), v.len(), 16]).saturating_add(n));
+    e.chunks.iter().fold(headers, |n, c| size(&[c.data.len(), 16]).saturating_add(n)).saturating_add(40)
+}
+
+fn size_of_evidence(all: &[(Check, Evidence)]) -> u64 {
+    all.iter().fold(0, |n, (check, evidence)| {
+        let model = check.model.as_ref().map_or(0, String::len);
+        let asked = size(&[check.kind.len(), model, check.params.len(), 60]);
+        let (words, answered): (_, &[bytes::Bytes]) = match evidence {
+            Evidence::Answered(a) => (a.params.len(), &a.blobs),
+            Evidence::Unavailable(why) => (why.len(), &[]),
+        };
+        let blobs = check.blobs.iter().chain(answered).fold(0, |n, b| size(&[b.len(), 8]).saturating_add(n));
+        n.saturating_add(asked).saturating_add(words as u64).saturating_add(blobs)
+    })
+}
+
+// Inputs as randomness sees them, every part with its length.
+
+fn put(dice: &mut blake3::Hasher, bytes: &[u8]) {
+    dice.update(&(bytes.len() as u64).to_le_bytes());
+    dice.update(bytes);
+}
+
+fn put_exchange(dice: &mut blake3::Hasher, r: &Request, e: &Exchange) {
+    put(dice, r.path.as_bytes());
+    put(dice, r.content_type.as_bytes());
+    put(dice, &r.body);
+    dice.update(&[u8::from(r.streamed)]);
+    dice.update(&e.status.to_le_bytes());
+    dice.update(&(e.headers.len() as u64).to_le_bytes());
+    for (name, value) in &e.headers {
+        put(dice, name.as_bytes());
+        put(dice, value.as_bytes());
+    }
+    dice.update(&(e.chunks.len() as u64).to_le_bytes());
+    for chunk in &e.chunks {
+        dice.update(&chunk.at_us.to_le_bytes());
+        put(dice, &chunk.data);
+    }
+    dice.update(&e.ended_us.to_le_bytes());
+    put(dice, format!("{:?}", e.ending).as_bytes());
+}
+
+fn put_evidence(dice: &mut blake3::Hasher, all: &[(Check, Evidence)]) {
+    dice.update(&(all.len() as u64).to_le_bytes());
+    for (check, evidence) in all {
+        dice.update(check.digest().as_bytes());
+        match evidence {
+            Evidence::Answered(a) => {
+                put(dice, b"answered");
+                put(dice, a.params.as_bytes());
+                dice.update(&(a.blobs.len() as u64).to_le_bytes());
+                a.blobs.iter().for_each(|b| put(dice, b));
+            }
+            Evidence::Unavailable(why) => {
+                put(dice, b"unavailable");
+                put(dice, why.as_bytes());
+            }
+        }
+    }
+}

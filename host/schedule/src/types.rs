@@ -1,0 +1,285 @@
+//! What the machine is told, what it asks for, and what of it goes to disk.
+//!
+//! Everything here is data. The validator turns each [`Effect`] into work (HTTP, disk, checkers) and each
+//! result of that work into an [`Event`]; a simulator does the same with a made-up clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nineteen_domain::ledger::{PeriodRow, ProbeClass};
+use nineteen_domain::policy::Policy;
+use nineteen_domain::{Hotkey, PeriodId, ProbeId, TaskName, Uid};
+use serde::{Deserialize, Serialize};
+
+/// What the machine is set up with. Times are microseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleConfig {
+    /// Length of a scoring period; above 0.
+    pub period_us: u64,
+    /// How long before the end of a period the announcements of the next are asked for; above 0 and below
+    /// `period_us`. Longer than the announcement's own timeout, or slow miners count as silent.
+    pub announce_lead_us: u64,
+    /// How long after the end of a period its probes may still finish and be judged. At least the longest
+    /// total timeout of a reply: a probe that is still out when it is over is booked as ours.
+    pub settle_grace_us: u64,
+    /// Shares, layout and multiplier of the plan.
+    pub policy: Policy,
+    /// The tasks; names unique. Changed by [`Event::Tasks`].
+    pub tasks: Vec<TaskSpec>,
+    /// Probes under way at once; above 0.
+    pub max_in_flight: usize,
+    /// Of them to one miner; above 0. Times the number of miners that may hang at once it should stay
+    /// below `max_in_flight`, so that they cannot use it up.
+    pub max_in_flight_per_miner: usize,
+}
+
+/// A task, as far as planning is concerned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Its name.
+    pub name: TaskName,
+    /// The most units per *period* that one miner is credited with.
+    pub cap_per_period: u64,
+    /// Units that a probe is expected to take, as measured over what `synthesize` makes; 0 counts as 1.
+    pub expected_units: u64,
+}
+
+/// A miner of the metagraph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MinerRef {
+    /// Its place now.
+    pub uid: Uid,
+    /// Its key: history follows it.
+    pub hotkey: Hotkey,
+}
+
+/// What a miner announced: units per period and task, or the stable code of the fault, for one task or for
+/// the whole announcement. A task that is not in the map was not announced.
+pub type Announcement = Result<BTreeMap<TaskName, Result<f64, String>>, String>;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Time passed. Sent when [`crate::Schedule::next_wake_us`] says so; harmless at any other time.
+    Tick,
+    /// The miners of the subnet as of now. Periods begin with the first of these. One that is missing from
+    /// it gets no further probe; a new one is asked to announce for the next period.
+    Metagraph(Vec<MinerRef>),
+    /// The tasks as of now; applies from the next plan.
+    Tasks(Vec<TaskSpec>),
+    /// A miner answered to [`Effect::Announce`], or did not. The first answer counts.
+    Announced {
+        /// The period that was asked about.
+        period: PeriodId,
+        /// Who.
+        miner: Hotkey,
+        /// What.
+        result: Announcement,
+    },
+    /// The plan of this period is on disk: its probes may leave.
+    PlanStored {
+        /// Which.
+        period: PeriodId,
+    },
+    /// A probe ended. Only the first end of a probe is booked.
+    Finished(FinishedProbe),
+    /// The reply to this probe was judged, or never will be. Lets its period settle before the grace is over.
+    Judged {
+        /// Which.
+        probe: ProbeId,
+    },
+    /// The outcome of this period is on disk.
+    Settled {
+        /// Which.
+        period: PeriodId,
+    },
+    /// Start nothing more. What is under way may finish.
+    Shutdown,
+}
+
+/// How a probe ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedProbe {
+    /// Which.
+    pub probe: ProbeId,
+    /// Its class, after `count` has read the bytes: a reply that cannot be read is `Failed(Malformed)`.
+    pub class: ProbeClass,
+    /// Units served, as `count` read them; 0 unless answered.
+    pub units: u64,
+}
+
+/// Something to be done. Effects of one step are in the order in which they shall begin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Ask these miners what they announce for this period; answer each with [`Event::Announced`]. Silence
+    /// until the deadline counts as [`SILENT`].
+    Announce {
+        /// Which.
+        period: PeriodId,
+        /// Whom.
+        miners: Vec<MinerRef>,
+        /// When the plan is made without those that are still silent, microseconds of the Unix epoch.
+        deadline_us: u64,
+    },
+    /// Write this to disk, then say [`Event::PlanStored`]. No probe of it leaves before.
+    StorePlan(PeriodPlan),
+    /// Write down that this probe leaves, send it, then say [`Event::Finished`].
+    Dispatch(PlannedProbe),
+    /// The probe was answered: judge the stored exchange, then say [`Event::Judged`]. After a restart this
+    /// comes again for answers that were not judged.
+    Judge(ProbeId),
+    /// The machine booked this probe as ours-interrupted: it left before a crash, or its period's grace is
+    /// over. Write it down; no answer is expected. A later end of it is not booked.
+    Interrupted(ProbeId),
+    /// The period is over and every probe booked: write the rows down and set weights, then say
+    /// [`Event::Settled`]. Comes once; after a crash before that event it comes again, with the same rows.
+    Settle(PeriodOutcome),
+    /// After [`Event::Shutdown`]: nothing is under way any more.
+    Drained,
+}
+
+/// Code of a miner that had not answered to the request to announce when the plan was made.
+pub const SILENT: &str = "schedule.announce.silent";
+/// Code of a task that an announcement did not name.
+pub const NOT_ANNOUNCED: &str = "schedule.announce.missing";
+
+/// A probe that shall be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedProbe {
+    /// Which.
+    pub id: ProbeId,
+    /// The miner's place when the plan was made.
+    pub uid: Uid,
+    /// When it shall leave, microseconds of the Unix epoch.
+    pub due_us: u64,
+    /// Units that it is expected to take, as the task's average says; at least 1.
+    pub expected_units: u64,
+}
+
+/// The plan of a period. On disk before its first probe leaves; secret until the period is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeriodPlan {
+    /// Which.
+    pub period: PeriodId,
+    /// Its start, microseconds of the Unix epoch.
+    pub started_us: u64,
+    /// Its end, microseconds of the Unix epoch.
+    pub ended_us: u64,
+    /// Name of the policy that it was made with.
+    pub policy: String,
+    /// One per miner and task, ascending by (task, miner); also for those that get no probe.
+    pub entries: Vec<PlanEntry>,
+}
+
+/// What one miner gets of one task in one period.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanEntry {
+    /// The task.
+    pub task: TaskName,
+    /// The miner.
+    pub miner: Hotkey,
+    /// The place it had when the plan was made.
+    pub uid: Uid,
+    /// What it announced; `None` when that was a fault.
+    pub announced: Option<f64>,
+    /// Stable code of that fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// Units per period after clamping to the task's cap.
+    pub capacity: u64,
+    /// Share of it that was drawn to be tested, multiplier included, in [0, 1].
+    pub share: f64,
+    /// Units that one probe is expected to take; at least 1.
+    pub expected_units: u64,
+    /// When its probes leave, ascending: probe `slot` at the place `slot`.
+    pub due_us: Vec<u64>,
+}
+
+/// What there is on disk when the machine starts. Empty on the first start.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Resume {
+    /// One above the highest period that was ever planned or settled; 0 on the first start.
+    pub next_period: u64,
+    /// Plans of the periods that are not settled.
+    pub plans: Vec<PeriodPlan>,
+    /// Probes of those periods that are known to have left.
+    pub dispatched: BTreeSet<ProbeId>,
+    /// Probes of those periods that ended, interrupted ones among them. The first of a probe counts.
+    pub finished: Vec<FinishedProbe>,
+    /// Probes of those periods whose answer was judged.
+    pub judged: BTreeSet<ProbeId>,
+}
+
+/// A period that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeriodOutcome {
+    /// Which.
+    pub period: PeriodId,
+    /// Its start, microseconds of the Unix epoch.
+    pub started_us: u64,
+    /// Its end, microseconds of the Unix epoch.
+    pub ended_us: u64,
+    /// One per entry of the plan, in its order.
+    pub rows: Vec<PeriodRow>,
+    /// Codes of announcements that were faults.
+    pub faults: Vec<(Hotkey, TaskName, String)>,
+    /// Planned probes that never left: we were down or too busy, the miner had too many under way already,
+    /// or it left the subnet. In no tally.
+    pub skipped: u64,
+    /// Answers that were not judged when the grace was over; they count in later periods.
+    pub unjudged: u64,
+}
+
+/// Where the machine stands, for people and dashboards.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The period that runs now.
+    pub running: Option<PeriodId>,
+    /// Its end, microseconds of the Unix epoch.
+    pub ends_us: Option<u64>,
+    /// Periods that are over and not yet settled.
+    pub settling: Vec<PeriodId>,
+    /// The period that miners are being asked about.
+    pub announcing: Option<PeriodId>,
+    /// Probes under way.
+    pub in_flight: usize,
+    /// Probes that are due and wait for room.
+    pub waiting: usize,
+    /// Probes of the running period that are not due yet.
+    pub planned: usize,
+    /// Answers that wait for their judgement.
+    pub unjudged: usize,
+}
+
+impl PlanEntry {
+    /// The id of one of its probes; whether there is one is not asked.
+    #[must_use]
+    pub fn probe(&self, period: PeriodId, slot: u32) -> ProbeId {
+        ProbeId { period, task: self.task.clone(), miner: self.miner, slot }
+    }
+}
+
+impl PeriodPlan {
+    /// Every probe of the plan, entry by entry.
+    pub fn probes(&self) -> impl Iterator<Item = PlannedProbe> + '_ {
+        self.entries.iter().flat_map(move |e| {
+            (0_u32..).zip(&e.due_us).map(move |(slot, due)| PlannedProbe {
+                id: e.probe(self.period, slot),
+                uid: e.uid,
+                due_us: *due,
+                expected_units: e.expected_units,
+            })
+        })
+    }
+
+    /// Number of probes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.iter().map(|e| e.due_us.len()).sum()
+    }
+
+    /// Whether it has no probe.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,243 @@
+//! The live tasks: read a task set, load its plugins, and hand out one immutable snapshot.
+//!
+//! A snapshot is what everybody else sees; a change of tasks is a new snapshot (invariant 6).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nineteen_domain::task::{Budget, Manifest, TaskSet};
+use nineteen_domain::{Digest, MasterSeed, TaskName};
+use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox};
+
+use crate::error::ValidatorError;
+
+/// Requests synthesised at load to learn how much work one asks for.
+const SAMPLE_REQUESTS: u32 = 32;
+
+/// One live task.
+#[derive(Debug)]
+pub struct LiveTask {
+    /// As written.
+    pub manifest: Manifest,
+    /// Share of the subnet's reward, in [0, 1].
+    pub weight: f64,
+    /// Its component, loaded.
+    pub plugin: Arc<Plugin>,
+    /// Mean units that one synthetic request asks for; at least 1.
+    pub expected_units: u64,
+}
+
+/// All live tasks, by name.
+#[derive(Debug)]
+pub struct Tasks {
+    /// Name and version of the set.
+    pub set: TaskSet,
+    /// The tasks.
+    pub by_name: BTreeMap<TaskName, Arc<LiveTask>>,
+}
+
+/// A manifest and the weight that the set gives it, before its plugin is loaded.
+#[derive(Debug)]
+pub struct Declared {
+    /// Where it was read.
+    pub file: PathBuf,
+    /// As written.
+    pub manifest: Manifest,
+    /// In [0, 1].
+    pub weight: f64,
+}
+
+/// Reads `taskset.toml` and the manifests it names.
+///
+/// # Errors
+/// [`ValidatorError::File`] with file, field and way out.
+pub fn read_set(file: &Path) -> Result<(TaskSet, Vec<Declared>), ValidatorError> {
+    let set: TaskSet = read_toml(file)?;
+    let refuse = |why: String| ValidatorError::File { file: file.to_owned(), why };
+    if set.tasks.is_empty() {
+        return Err(refuse("task: a set needs at least one [[task]]".into()));
+    }
+    if let Some(t) = set.tasks.iter().find(|t| !(0.0..=1.0).contains(&t.weight)) {
+        return Err(refuse(format!("task '{}': weight {} is outside 0 to 1", t.folder, t.weight)));
+    }
+    let sum: f64 = set.tasks.iter().map(|t| t.weight).sum();
+    if (sum - 1.0).abs() > 1e-9 {
+        return Err(refuse(format!("task: the weights sum to {sum}, not to 1: change them so that they do")));
+    }
+    if set.share_multiplier.is_some_and(|m| !(m.is_finite() && m > 0.0)) {
+        return Err(refuse("share_multiplier: use a number above 0".into()));
+    }
+    let base = file.parent().unwrap_or(Path::new("."));
+    let mut declared: Vec<Declared> = Vec::with_capacity(set.tasks.len());
+    for entry in &set.tasks {
+        let file = base.join(&entry.folder).join("task.toml");
+        let manifest: Manifest = read_toml(&file)?;
+        check_manifest(&file, &manifest)?;
+        if declared.iter().any(|d| d.manifest.name == manifest.name) {
+            return Err(refuse(format!("task '{}' is in the set twice", manifest.name)));
+        }
+        declared.push(Declared { file, manifest, weight: entry.weight });
+    }
+    Ok((set, declared))
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, ValidatorError> {
+    let refuse = |why: String| ValidatorError::File { file: file.to_owned(), why };
+    let text = std::fs::read_to_string(file).map_err(|e| refuse(format!("cannot be read: {e}")))?;
+    toml::from_str(&text).map_err(|e| {
+        let line = e.span().map_or(1, |s| text.get(..s.start).map_or(1, |t| t.matches('\n').count() + 1));
+        refuse(format!("line {line}: {}", e.message()))
+    })
+}
+
+fn check_manifest(file: &Path, m: &Manifest) -> Result<(), ValidatorError> {
+    let refuse = |why: String| Err(ValidatorError::File { file: file.to_owned(), why });
+    if let Some((field, asked, cap)) = m.budget.excess() {
+        return refuse(format!("budget.{field}: {asked} is more than this host allows ({cap})"));
+    }
+    if !m.path.starts_with('/') || m.path.contains(['?', '#', ' ', '\r', '\n']) {
+        return refuse(format!("path: '{}' is not a plain absolute path", m.path));
+    }
+    if m.component.is_empty() || m.component.contains(['/', '\\', '.']) {
+        return refuse(format!("component: '{}' is a name without folder and ending", m.component));
+    }
+    if m.cap_per_hour == 0 {
+        return refuse("cap_per_hour: 0 would pay nobody; use the most that one miner may be credited with".into());
+    }
+    let host = host_version();
+    if !m.host.matches(&host) {
+        return refuse(format!("host: this task asks for nineteen {}, this is {host}", m.host));
+    }
+    Ok(())
+}
+
+/// The version that manifests are held against.
+#[must_use]
+pub fn host_version() -> semver::Version {
+    env!("CARGO_PKG_VERSION").parse().unwrap_or(semver::Version::new(0, 0, 0))
+}
+
+/// Loads every plugin of the set. `grace` of a single bad task is not given at start: a validator that
+/// would silently run another set than its neighbours is worse than one that says why it does not start.
+///
+/// # Errors
+/// The first task that does not load, with the sandbox's reason.
+pub async fn load(
+    file: &Path,
+    components: &Path,
+    sandbox: &Sandbox,
+    secret: &MasterSeed,
+) -> Result<Tasks, ValidatorError> {
+    let (set, declared) = read_set(file)?;
+    let lock = read_lock(components)?;
+    let mut by_name = BTreeMap::new();
+    for d in declared {
+        let live = load_one(d, components, &lock, sandbox, secret).await?;
+        by_name.insert(live.manifest.name.clone(), Arc::new(live));
+    }
+    Ok(Tasks { set, by_name })
+}
+
+async fn load_one(
+    d: Declared,
+    components: &Path,
+    lock: &BTreeMap<String, Digest>,
+    sandbox: &Sandbox,
+    secret: &MasterSeed,
+) -> Result<LiveTask, ValidatorError> {
+    let Declared { file, manifest, weight } = d;
+    let path = components.join(format!("{}.wasm", manifest.component));
+    let expected = manifest.digest.or_else(|| lock.get(&manifest.component).copied());
+    if expected.is_none() {
+        return Err(ValidatorError::File {
+            file,
+            why: format!(
+                "digest: missing, and '{}' is not in {}: add the digest or run `cargo xtask setup`",
+                manifest.component,
+                components.join("components.lock").display()
+            ),
+        });
+    }
+    let source = ComponentSource::Path(path);
+    let assets = Assets::default();
+    let plugin = sandbox
+        .load(source, expected, &manifest, assets)
+        .await
+        .map_err(|e| ValidatorError::Load { task: manifest.name.clone(), why: e.to_string() })?;
+    let expected_units = expected_units(&plugin, secret, &manifest.name).await?;
+    tracing::info!(task = %manifest.name, digest = %plugin.digest(), wit = %plugin.wit_version(), expected_units, "task is live");
+    Ok(LiveTask { manifest, weight, plugin, expected_units })
+}
+
+/// Mean over a few synthetic requests that are sent to nobody.
+async fn expected_units(plugin: &Arc<Plugin>, secret: &MasterSeed, task: &TaskName) -> Result<u64, ValidatorError> {
+    let (plugin, task) = (Arc::clone(plugin), task.clone());
+    let seeds: Vec<_> = (0..SAMPLE_REQUESTS).map(|i| secret.derive("expected-units", &format!("{task}/{i}"))).collect();
+    let name = task.clone();
+    let run = move || {
+        let mut sum: u64 = 0;
+        for seed in &seeds {
+            sum = sum.saturating_add(plugin.synthesize(seed)?.expected_units);
+        }
+        Ok(sum / u64::from(SAMPLE_REQUESTS))
+    };
+    let result: Result<u64, nineteen_sandbox::CallError> = tokio::task::spawn_blocking(run)
+        .await
+        .map_err(|e| ValidatorError::Load { task: name, why: e.to_string() })?;
+    let mean = result.map_err(|e| ValidatorError::Load { task, why: e.to_string() })?;
+    Ok(mean.max(1))
+}
+
+/// Digests of the components that were built on this machine.
+fn read_lock(components: &Path) -> Result<BTreeMap<String, Digest>, ValidatorError> {
+    #[derive(serde::Deserialize)]
+    struct Lock {
+        digests: BTreeMap<String, Digest>,
+    }
+    let file = components.join("components.lock");
+    if !file.exists() {
+        return Ok(BTreeMap::new());
+    }
+    read_toml::<Lock>(&file).map(|l| l.digests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("taskset.toml");
+        std::fs::write(&file, text).unwrap();
+        read_set(&file).unwrap_err().to_string()
+    }
+
+    const HEAD: &str = "name = 's'\nversion = '1.0.0'\npolicy = 'sn19-2025-01'\n";
+
+    #[test]
+    fn weights_that_do_not_sum_to_one_are_refused_with_their_sum() {
+        let e = set(&format!("{HEAD}[[task]]\nfolder='a'\nweight=0.5\n"));
+        assert!(e.contains("sum to 0.5"), "{e}");
+    }
+
+    #[test]
+    fn a_missing_manifest_names_its_file() {
+        let e = set(&format!("{HEAD}[[task]]\nfolder='a'\nweight=1.0\n"));
+        assert!(e.contains("task.toml") && e.contains("cannot be read"), "{e}");
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line() {
+        let e = set(&format!("{HEAD}pollicy = 1\n"));
+        assert!(e.contains("line 4") && e.contains("pollicy"), "{e}");
+    }
+
+    #[test]
+    fn the_sets_of_this_repository_are_read() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks/taskset.toml");
+        let (set, tasks) = read_set(&file).unwrap();
+        assert_eq!(set.policy, "sn19-2025-01");
+        assert_eq!(tasks.len(), 2);
+    }
+}

@@ -1,0 +1,232 @@
+//! What is run on a machine that is set up: demo, tests, benches, lints, the book.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::child;
+use crate::progress::{Progress, seconds};
+use crate::stamp::{self, Key};
+use crate::steps::{RESUMES, Site, onnxruntime, python, tools};
+use crate::tally::Tally;
+use crate::{Ending, cargo};
+
+/// How long fetching the advisories may take before they count as out of reach.
+const ADVISORIES_LIMIT: Duration = Duration::from_secs(60);
+
+/// One part of `cargo xtask lint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lint {
+    /// Formatting
+    Fmt,
+    /// Clippy, warnings as errors
+    Clippy,
+    /// Licences, bans and sources of dependencies
+    Deny,
+}
+
+/// Cargo in the workspace of the host, told where the cache is.
+fn host(site: &Site) -> Command {
+    let mut command = cargo();
+    command.current_dir(&site.repo).env("NINETEEN_CACHE", site.cache.root());
+    command
+}
+
+/// Cargo in the workspace of the plugins, for this machine and not for WebAssembly: their logic is ordinary Rust.
+fn guest(site: &Site) -> Command {
+    let mut command = host(site);
+    command.current_dir(site.repo.join("plugins"));
+    command.env("CARGO_TARGET_DIR", site.cache.path("guest-target/host"));
+    command
+}
+
+/// How a command of cargo's ended, as xtask's own end: cargo has said why.
+fn ending(status: ExitStatus) -> Ending {
+    if status.success() { Ending::Good } else { Ending::Failed }
+}
+
+/// Runs the demo. On Unix xtask becomes it, so that signals and the exit code are the demo's own.
+pub(crate) fn demo(site: &Site, arguments: &[String]) -> Result<Ending> {
+    let mut command = host(site);
+    command.args(["run", "--package", "nineteen-cli", "--bin", "nineteen", "--", "demo"]).args(arguments);
+    eprintln!(
+        "demo: compiling what is not compiled yet (the first time takes 10 to 20 minutes on two cores)"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let error = command.exec();
+        Err(error).context("cargo cannot be started")
+    }
+    #[cfg(not(unix))]
+    Ok(ending(child::openly(&mut command)?))
+}
+
+/// Runs every test of both workspaces: unit, integration, documentation and end to end.
+pub(crate) fn test(site: &Site, filter: Option<&str>) -> Result<Ending> {
+    let began = Instant::now();
+    let mut tally = Tally::default();
+    let triple = child::ask(Command::new("rustc").arg("-vV"))?;
+    let triple =
+        triple.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let mut took = Vec::new();
+    for (name, mut command) in [("host", host(site)), ("plugins", guest(site))] {
+        let stage = Instant::now();
+        eprintln!("test: {name}");
+        command.args(["test", "--workspace", "--no-fail-fast"]);
+        if name == "plugins" {
+            command.args(["--target", triple]);
+        }
+        command.args(filter.map(|filter| ["--", filter]).into_iter().flatten());
+        let before = tally.failed();
+        let status = child::watched(&mut command, |line| tally.look(line))?;
+        tally.ended(status.success(), before);
+        took.push(format!("{name} {}", seconds(stage.elapsed())));
+    }
+    println!("\n{} ({})", tally.line(began.elapsed()), took.join(", "));
+    Ok(if tally.is_good() { Ending::Good } else { Ending::Failed })
+}
+
+/// Runs the benches whose names contain `name`, side by side with what they are measured against.
+pub(crate) fn bench(site: &Site, name: Option<&str>) -> Result<Ending> {
+    let lock = site.cache.lock()?;
+    python_runtime(site)?;
+    drop(lock);
+    let mut all = Ending::Good;
+    for package in ["nineteen-sandbox", "nineteen-checking"] {
+        let mut command = host(site);
+        // The profile of the tests: a second one would compile wasmtime a second time, and dependencies are
+        // optimised in it.
+        command.args(["bench", "--package", package, "--profile", "dev"]);
+        command.args(name.map(|name| ["--", name]).into_iter().flatten());
+        command
+            .env("NINETEEN_COMPONENTS", site.cache.path("components"))
+            .env("NINETEEN_PYTHON", site.cache.python());
+        if !child::openly(&mut command)?.success() {
+            all = Ending::Failed;
+        }
+    }
+    Ok(all)
+}
+
+/// Python's own onnxruntime, which embedding throughput is measured against. Only benches need it.
+fn python_runtime(site: &Site) -> Result<()> {
+    let package = format!("onnxruntime=={}", onnxruntime::VERSION);
+    let key = Key::new("bench-python/1").text(&package).finish();
+    let probe = |site: &Site| {
+        child::ask(Command::new(site.cache.python()).args(["-c", "import onnxruntime"])).is_ok()
+    };
+    if stamp::fresh(&site.cache, "bench-python", &key) && probe(site) {
+        return Ok(());
+    }
+    let progress =
+        Progress::start(format!("{package} for Python: what embedding throughput is measured against"));
+    let mut install = python::pip(site);
+    install.args(["install", "--only-binary=:all:", "--progress-bar=off", "--find-links"]);
+    install.arg(site.cache.path("wheels")).arg(&package);
+    child::quietly(&mut install, &progress, &site.cache.log("bench"), None).with_context(|| {
+        format!("{package} could not be installed (it needs Python 3.11 or newer); {RESUMES}")
+    })?;
+    stamp::write(&site.cache, "bench-python", &key, &[])?;
+    progress.done("");
+    Ok(())
+}
+
+/// Runs the lints, or one of them. All are run even when one fails.
+pub(crate) fn lint(site: &Site, only: Option<Lint>) -> Result<Ending> {
+    let mut all = Ending::Good;
+    let wants = |lint| only.is_none_or(|only| only == lint);
+    let mut run = |mut command: Command, what: &str| -> Result<()> {
+        let began = Instant::now();
+        let good = child::openly(&mut command)?.success();
+        eprintln!("lint: {what} {} ({})", if good { "is clean" } else { "FAILED" }, seconds(began.elapsed()));
+        if !good {
+            all = Ending::Failed;
+        }
+        Ok(())
+    };
+    type Workspace = fn(&Site) -> Command;
+    let workspaces: [(&str, Workspace, PathBuf); 2] =
+        [("host", host, site.repo.clone()), ("plugins", guest, site.repo.join("plugins"))];
+    for (name, workspace, folder) in &workspaces {
+        if wants(Lint::Fmt) {
+            let mut command = workspace(site);
+            command.args(["fmt", "--all", "--check"]);
+            run(command, &format!("formatting of {name}"))?;
+        }
+        if wants(Lint::Clippy) {
+            let mut command = workspace(site);
+            command.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
+            run(command, &format!("clippy of {name}"))?;
+        }
+        if wants(Lint::Deny) {
+            run(deny(site, folder, &["bans", "licenses", "sources"])?, &format!("dependencies of {name}"))?;
+        }
+    }
+    if wants(Lint::Deny) && advisories_reachable(site)? {
+        for (name, _, folder) in &workspaces {
+            run(deny(site, folder, &["advisories"])?, &format!("advisories for {name}"))?;
+        }
+    }
+    Ok(all)
+}
+
+/// `cargo deny check …` of the workspace in a folder, by the rules of this repository.
+fn deny(site: &Site, folder: &Path, checks: &[&str]) -> Result<Command> {
+    let mut command = tools::command(site, tools::DENY)?;
+    command.current_dir(folder).args(["--locked", "--log-level", "error", "--manifest-path"]);
+    command.arg(folder.join("Cargo.toml")).args(["check", "--hide-inclusion-graph", "--config"]);
+    command.arg(site.repo.join("deny.toml")).args(checks);
+    Ok(command)
+}
+
+/// The advisories are a git repository. Where only package registries can be reached, they cannot be checked, and
+/// that is said, not failed on.
+fn advisories_reachable(site: &Site) -> Result<bool> {
+    let progress = Progress::start("advisories: fetching the database of known vulnerabilities");
+    let mut fetch = tools::command(site, tools::DENY)?;
+    fetch.current_dir(&site.repo).arg("--manifest-path").arg(site.repo.join("Cargo.toml"));
+    fetch
+        .args(["fetch", "--config"])
+        .arg(site.repo.join("deny.toml"))
+        .arg("db")
+        .env("GIT_TERMINAL_PROMPT", "0");
+    let fetched =
+        child::quietly(&mut fetch, &progress, &site.cache.log("cargo-deny"), Some(ADVISORIES_LIMIT));
+    match fetched {
+        Ok(()) => {
+            progress.done("");
+            Ok(true)
+        }
+        Err(_) => {
+            drop(progress);
+            eprintln!("lint: advisories NOT CHECKED: their database could not be fetched from here");
+            Ok(false)
+        }
+    }
+}
+
+/// Builds the book and checks that its links lead somewhere. Gives the folder it is in.
+pub(crate) fn book(site: &Site) -> Result<PathBuf> {
+    let out = site.repo.join("target/book");
+    let mut command = tools::command(site, tools::MDBOOK)?;
+    command.arg("build").arg(site.repo.join("docs")).arg("--dest-dir").arg(&out);
+    if !child::openly(&mut command)?.success() {
+        bail!("the book does not build: the lines above say why");
+    }
+    let broken = crate::links::broken(&site.repo.join("docs"))?;
+    if !broken.is_empty() {
+        bail!("links that lead nowhere: {}", broken.join("; "));
+    }
+    Ok(out)
+}
+
+/// Everything that must pass before a change is taken: the same script as everywhere else.
+pub(crate) fn ci(site: &Site) -> Result<Ending> {
+    let mut command = Command::new("bash");
+    command.arg(site.repo.join(".ci/run")).current_dir(&site.repo);
+    Ok(ending(child::openly(&mut command)?))
+}
