@@ -27,7 +27,7 @@ const OURS: [&str; 11] = [
     "venv",
     "wheels",
     "guest-toolchain",
-    "guest-target",
+    "plugins-target",
     "tools",
     "stamps",
     "logs",

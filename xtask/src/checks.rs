@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::child;
+use crate::child::{self, Failed};
 use crate::progress::{Progress, seconds};
-use crate::stamp::{self, Key};
-use crate::steps::{RESUMES, Site, onnxruntime, python, tools};
+use crate::steps::{Site, tools};
 use crate::tally::Tally;
 use crate::{Ending, cargo};
 
@@ -39,7 +38,7 @@ fn host(site: &Site) -> Command {
 fn guest(site: &Site) -> Command {
     let mut command = host(site);
     command.current_dir(site.repo.join("plugins"));
-    command.env("CARGO_TARGET_DIR", site.cache.path("guest-target/host"));
+    command.env("CARGO_TARGET_DIR", site.cache.path("plugins-target"));
     command
 }
 
@@ -69,17 +68,11 @@ pub(crate) fn demo(site: &Site, arguments: &[String]) -> Result<Ending> {
 pub(crate) fn test(site: &Site, filter: Option<&str>) -> Result<Ending> {
     let began = Instant::now();
     let mut tally = Tally::default();
-    let triple = child::ask(Command::new("rustc").arg("-vV"))?;
-    let triple =
-        triple.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     let mut took = Vec::new();
     for (name, mut command) in [("host", host(site)), ("plugins", guest(site))] {
         let stage = Instant::now();
         eprintln!("test: {name}");
         command.args(["test", "--workspace", "--no-fail-fast"]);
-        if name == "plugins" {
-            command.args(["--target", triple]);
-        }
         command.args(filter.map(|filter| ["--", filter]).into_iter().flatten());
         let before = tally.failed();
         let status = child::watched(&mut command, |line| tally.look(line))?;
@@ -92,9 +85,6 @@ pub(crate) fn test(site: &Site, filter: Option<&str>) -> Result<Ending> {
 
 /// Runs the benches whose names contain `name`, side by side with what they are measured against.
 pub(crate) fn bench(site: &Site, name: Option<&str>) -> Result<Ending> {
-    let lock = site.cache.lock()?;
-    python_runtime(site)?;
-    drop(lock);
     let mut all = Ending::Good;
     for package in ["nineteen-sandbox", "nineteen-checking"] {
         let mut command = host(site);
@@ -110,29 +100,6 @@ pub(crate) fn bench(site: &Site, name: Option<&str>) -> Result<Ending> {
         }
     }
     Ok(all)
-}
-
-/// Python's own onnxruntime, which embedding throughput is measured against. Only benches need it.
-fn python_runtime(site: &Site) -> Result<()> {
-    let package = format!("onnxruntime=={}", onnxruntime::VERSION);
-    let key = Key::new("bench-python/1").text(&package).finish();
-    let probe = |site: &Site| {
-        child::ask(Command::new(site.cache.python()).args(["-c", "import onnxruntime"])).is_ok()
-    };
-    if stamp::fresh(&site.cache, "bench-python", &key) && probe(site) {
-        return Ok(());
-    }
-    let progress =
-        Progress::start(format!("{package} for Python: what embedding throughput is measured against"));
-    let mut install = python::pip(site);
-    install.args(["install", "--only-binary=:all:", "--progress-bar=off", "--find-links"]);
-    install.arg(site.cache.path("wheels")).arg(&package);
-    child::quietly(&mut install, &progress, &site.cache.log("bench"), None).with_context(|| {
-        format!("{package} could not be installed (it needs Python 3.11 or newer); {RESUMES}")
-    })?;
-    stamp::write(&site.cache, "bench-python", &key, &[])?;
-    progress.done("");
-    Ok(())
 }
 
 /// Runs the lints, or one of them. All are run even when one fails.
@@ -163,49 +130,54 @@ pub(crate) fn lint(site: &Site, only: Option<Lint>) -> Result<Ending> {
             run(command, &format!("clippy of {name}"))?;
         }
         if wants(Lint::Deny) {
-            run(deny(site, folder, &["bans", "licenses", "sources"])?, &format!("dependencies of {name}"))?;
+            run(
+                deny_check(site, folder, &["bans", "licenses", "sources"])?,
+                &format!("dependencies of {name}"),
+            )?;
         }
     }
     if wants(Lint::Deny) && advisories_reachable(site)? {
         for (name, _, folder) in &workspaces {
-            run(deny(site, folder, &["advisories"])?, &format!("advisories for {name}"))?;
+            run(deny_check(site, folder, &["advisories"])?, &format!("advisories for {name}"))?;
         }
     }
     Ok(all)
 }
 
-/// `cargo deny check …` of the workspace in a folder, by the rules of this repository.
-fn deny(site: &Site, folder: &Path, checks: &[&str]) -> Result<Command> {
+/// cargo-deny on the workspace in a folder, by the rules of this repository.
+fn deny(site: &Site, folder: &Path) -> Result<Command> {
     let mut command = tools::command(site, tools::DENY)?;
     command.current_dir(folder).args(["--locked", "--log-level", "error", "--manifest-path"]);
-    command.arg(folder.join("Cargo.toml")).args(["check", "--hide-inclusion-graph", "--config"]);
-    command.arg(site.repo.join("deny.toml")).args(checks);
+    command.arg(folder.join("Cargo.toml")).arg("--config").arg(site.repo.join("deny.toml"));
+    Ok(command)
+}
+
+/// Its checks by name.
+fn deny_check(site: &Site, folder: &Path, checks: &[&str]) -> Result<Command> {
+    let mut command = deny(site, folder)?;
+    command.args(["check", "--hide-inclusion-graph"]).args(checks);
     Ok(command)
 }
 
 /// The advisories are a git repository. Where only package registries can be reached, they cannot be checked, and
-/// that is said, not failed on.
+/// that is said with the reason, not failed on.
 fn advisories_reachable(site: &Site) -> Result<bool> {
     let progress = Progress::start("advisories: fetching the database of known vulnerabilities");
-    let mut fetch = tools::command(site, tools::DENY)?;
-    fetch.current_dir(&site.repo).arg("--manifest-path").arg(site.repo.join("Cargo.toml"));
-    fetch
-        .args(["fetch", "--config"])
-        .arg(site.repo.join("deny.toml"))
-        .arg("db")
-        .env("GIT_TERMINAL_PROMPT", "0");
-    let fetched =
-        child::quietly(&mut fetch, &progress, &site.cache.log("cargo-deny"), Some(ADVISORIES_LIMIT));
-    match fetched {
+    let mut fetch = deny(site, &site.repo)?;
+    fetch.args(["fetch", "db"]).env("GIT_TERMINAL_PROMPT", "0");
+    match child::quietly(&mut fetch, &progress, &site.cache.log("cargo-deny"), Some(ADVISORIES_LIMIT)) {
         Ok(()) => {
             progress.done("");
             Ok(true)
         }
-        Err(_) => {
+        // Only a fetch that was tried and failed is excused: a command line it does not understand (code 2), or a
+        // program that does not start, is a fault of ours that must not look like a missing network.
+        Err(error) if error.downcast_ref::<Failed>().is_some_and(|failed| failed.code != Some(2)) => {
             drop(progress);
-            eprintln!("lint: advisories NOT CHECKED: their database could not be fetched from here");
+            eprintln!("lint: advisories NOT CHECKED, their database could not be fetched: {error:#}");
             Ok(false)
         }
+        Err(error) => Err(error),
     }
 }
 

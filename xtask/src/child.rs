@@ -27,8 +27,10 @@ const LINE: u64 = 64 * 1024;
 pub(crate) struct Failed {
     what: String,
     how: String,
+    /// The exit code; none when it was ended from outside.
+    pub(crate) code: Option<i32>,
     /// The line that most likely says why.
-    pub(crate) why: String,
+    why: String,
     log: PathBuf,
 }
 
@@ -118,7 +120,7 @@ pub(crate) fn collect(
             let _ = child.kill();
             let _ = child.wait();
             let how = format!("did not end within {} s", limit.as_secs());
-            bail!(Failed { what, how, why: reason(last.make_contiguous()), log: log.to_owned() });
+            bail!(Failed { what, how, code: None, why: reason(last.make_contiguous()), log: log.to_owned() });
         }
     }
     let status = child.wait().with_context(|| format!("{what} cannot be waited for"))?;
@@ -126,7 +128,7 @@ pub(crate) fn collect(
         return Ok(kept);
     }
     let how = format!("failed ({status})");
-    bail!(Failed { what, how, why: reason(last.make_contiguous()), log: log.to_owned() })
+    bail!(Failed { what, how, code: status.code(), why: reason(last.make_contiguous()), log: log.to_owned() })
 }
 
 /// Sends every line, also those that only a carriage return ends (progress bars).

@@ -74,6 +74,14 @@ pub enum CheckingError {
     /// The question itself is malformed.
     #[error("bad parameters: {0}")]
     BadParameters(String),
+    /// Parameters of a form that this host does not know.
+    #[error("unknown version {version} of {kind}: this host speaks version 1")]
+    UnknownVersion {
+        /// The check's kind.
+        kind: String,
+        /// The version that was asked for.
+        version: u64,
+    },
     /// A prompt that leaves no room in the model's context.
     #[error("the prompt has {tokens} tokens, the model's context is {context}: shorten it")]
     TooLong {
@@ -119,6 +127,7 @@ impl CheckingError {
             Self::UnknownModel { .. } => "checking.model.unknown",
             Self::Invalid(_) => "checking.invalid",
             Self::BadParameters(_) => "checking.parameters",
+            Self::UnknownVersion { .. } => "checking.version",
             Self::TooLong { .. } => "checking.too-long",
             Self::NotFinite { .. } => "checking.not-finite",
             Self::Inference { .. } => "checking.inference",

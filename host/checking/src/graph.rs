@@ -17,6 +17,8 @@ use crate::runtime::one_line;
 
 /// Rows of logits that one pass may produce: 256 rows of 50,000 words are 50 MB.
 pub(crate) const ROWS_PER_PASS: usize = 256;
+/// Positions that one pass may have: attention's scores grow with them times all before them.
+const POSITIONS_PER_PASS: usize = 1024;
 
 /// The key-value cache between passes of one sequence.
 pub(crate) struct Past {
@@ -115,7 +117,7 @@ impl Graph {
             return left.min(ROWS_PER_PASS);
         }
         // Positions before the wanted rows cost no head, so they ride along with the first piece.
-        left.min((left - rows.min(left)) + ROWS_PER_PASS)
+        left.min((left - rows.min(left)) + ROWS_PER_PASS).min(POSITIONS_PER_PASS)
     }
 
     /// One forward pass over `ids` behind `past`, which it extends. `read` gets the logits of the last `rows`

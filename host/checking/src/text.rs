@@ -343,7 +343,8 @@ impl Shared {
     }
 
     pub(crate) fn tokenize(&self, text: &str) -> Result<Vec<u32>, CheckingError> {
-        within_bytes(text.len().saturating_sub(MOST_BYTES / 2))?;
+        // A prompt and a completion behind it are tokenised in one piece.
+        within_bytes(text.len() / 2)?;
         self.tokenizer
             .encode_fast(text, false)
             .map(|e| e.get_ids().to_vec())

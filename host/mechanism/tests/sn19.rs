@@ -269,8 +269,9 @@ fn a_task_that_nobody_serves_leaves_its_weight_to_the_others() {
 #[test]
 fn the_chain_of_numbers_survives_being_written_down() {
     let s = settled(&example());
-    let text = serde_json::to_string(&s).unwrap();
-    assert_eq!(serde_json::from_str::<Settlement>(&text).unwrap(), s);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&s, &mut bytes).unwrap();
+    assert_eq!(ciborium::from_reader::<Settlement, _>(bytes.as_slice()).unwrap(), s);
 }
 
 fn hostile() -> impl Strategy<Value = f64> {

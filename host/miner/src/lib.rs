@@ -1,1 +1,25 @@
-//! nineteen-miner
+//! The reference miner: serves chat and embeddings to validators as an honest operator would.
+//!
+//! Not for cheating: what a dishonest miner does lives in test and demo code, which implements [`Backend`]
+//! or wraps [`router`]. Not needed by the validator.
+//!
+//! The one idea: the protocol (`docs/protocol.md`) is one layer, the models are another. [`Backend`] is the
+//! line between them, so the same server runs on ONNX Runtime, on a fake in a test, or on somebody's own engine.
+//!
+//! [`check`] asks any miner, also one that is not ours, whether it speaks the protocol.
+
+mod backend;
+mod chat;
+pub mod check;
+mod config;
+mod embeddings;
+mod error;
+mod limits;
+mod onnx;
+mod server;
+
+pub use backend::{Backend, BackendError};
+pub use config::{MinerConfig, Operation, TaskConfig};
+pub use error::MinerError;
+pub use onnx::OnnxBackend;
+pub use server::{MinerState, router, serve, serve_router};

@@ -14,6 +14,7 @@
 
 mod error;
 mod machine;
+mod period;
 mod plan;
 mod queue;
 mod types;
@@ -22,6 +23,6 @@ pub use error::ScheduleError;
 pub use machine::Schedule;
 pub use plan::MAX_PROBES_PER_ENTRY;
 pub use types::{
-    Announcement, Effect, Event, FinishedProbe, MinerRef, NOT_ANNOUNCED, PeriodOutcome, PeriodPlan, PlanEntry,
-    PlannedProbe, Resume, SILENT, ScheduleConfig, Status, TaskSpec,
+    Announcement, Effect, Event, FinishedProbe, MinerRef, NOT_ANNOUNCED, PeriodOutcome, PeriodPlan,
+    PlanEntry, PlannedProbe, Resume, SILENT, ScheduleConfig, Status, TaskSpec,
 };

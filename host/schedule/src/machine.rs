@@ -1,8 +1,365 @@
-//! The machine itself. API as it will stay:
+//! The machine: what follows from an event at a time.
 //!
-//! ```ignore
-//! let mut schedule = Schedule::new(config, seed /* MasterSeed */, resume /* Resume::default() at first */)?;
-//! let effects = schedule.step(now_us, Event::Metagraph(miners));
-//! schedule.next_wake_us(); // Option<u64>: send Event::Tick then
-//! schedule.status(); schedule.plan(period);
-//! ```
+//! Each step first takes the event in and then does everything that has become possible by now, in this order:
+//! drop what is too late, send what is due, close what is over, give up what is past its grace, settle the
+//! oldest period, announce, plan. So every rule stands in one place, whichever event made it apply.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nineteen_domain::ledger::{OursFault, ProbeClass};
+use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, Uid};
+
+use crate::error::ScheduleError;
+use crate::period::Period;
+use crate::plan;
+use crate::queue::Queue;
+use crate::types::{
+    Announcement, Effect, Event, FinishedProbe, MinerRef, PeriodPlan, Resume, ScheduleConfig, Status,
+};
+
+/// A probe that was due before its period's end may leave this long after it: timers are not exact.
+const LATE_US: u64 = 1_000_000;
+
+/// The schedule of one validator. See the crate for what it promises.
+#[derive(Debug)]
+pub struct Schedule {
+    config: ScheduleConfig,
+    seed: MasterSeed,
+    /// Taken in by the first step, which is the first to know the time.
+    resume: Option<Resume>,
+    /// The metagraph; nothing is asked or sent before there is one.
+    miners: Option<BTreeMap<Hotkey, Uid>>,
+    /// Planned and not settled.
+    periods: BTreeMap<PeriodId, Period>,
+    queue: Queue,
+    announcing: Option<Announcing>,
+    next_period: PeriodId,
+    /// End of the newest planned period: where the next begins.
+    tail_us: Option<u64>,
+    stopping: bool,
+    drained: bool,
+}
+
+#[derive(Debug)]
+struct Announcing {
+    period: PeriodId,
+    deadline_us: u64,
+    asked: BTreeMap<Hotkey, Uid>,
+    answers: BTreeMap<Hotkey, Announcement>,
+}
+
+impl Schedule {
+    /// A machine that goes on from what is on disk; [`Resume::default`] at the first start. Nothing happens
+    /// before the first [`Schedule::step`].
+    ///
+    /// # Errors
+    /// [`ScheduleError`] for settings that make no schedule.
+    pub fn new(config: ScheduleConfig, seed: MasterSeed, resume: Resume) -> Result<Self, ScheduleError> {
+        plan::check(&config)?;
+        Ok(Self {
+            queue: Queue::new(config.max_in_flight, config.max_in_flight_per_miner),
+            config,
+            seed,
+            resume: Some(resume),
+            miners: None,
+            periods: BTreeMap::new(),
+            announcing: None,
+            next_period: PeriodId(0),
+            tail_us: None,
+            stopping: false,
+            drained: false,
+        })
+    }
+
+    /// Takes an event in at this time, microseconds of the Unix epoch, and says what shall be done. Events that
+    /// make no sense (any more) are ignored.
+    pub fn step(&mut self, now_us: u64, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(resume) = self.resume.take() {
+            self.go_on(now_us, resume, &mut effects);
+        }
+        self.take_in(now_us, event, &mut effects);
+        self.advance(now_us, &mut effects);
+        effects
+    }
+
+    /// When the machine wants an [`Event::Tick`]; always after the time of the last step. `None` while it waits
+    /// for other events alone.
+    #[must_use]
+    pub fn next_wake_us(&self) -> Option<u64> {
+        let grace = self.config.settle_grace_us;
+        let periods = self.periods.values().filter_map(|p| {
+            let end = p.plan.ended_us;
+            match (p.closed, p.is_waiting()) {
+                (false, _) => Some(end),
+                (true, true) => Some(end.saturating_add(grace)),
+                (true, false) => None,
+            }
+        });
+        let starting = if self.stopping || self.miners.is_none() {
+            [None, None]
+        } else {
+            let announce = match &self.announcing {
+                Some(a) => Some(a.deadline_us),
+                None if self.has_room_for_a_period() => self.announce_us(),
+                None => None,
+            };
+            [self.queue.next_due_us(), announce]
+        };
+        periods.chain(starting.into_iter().flatten()).min()
+    }
+
+    /// Where the machine stands, at the time of the last step.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let running = self.periods.values().find(|p| !p.closed);
+        Status {
+            running: running.map(|p| p.plan.period),
+            ends_us: running.map(|p| p.plan.ended_us),
+            settling: self.periods.values().filter(|p| p.closed).map(|p| p.plan.period).collect(),
+            announcing: self.announcing.as_ref().map(|a| a.period),
+            in_flight: self.queue.in_flight(),
+            waiting: self.queue.waiting(),
+            planned: self.queue.planned(),
+            unjudged: self.periods.values().map(Period::unjudged).sum(),
+        }
+    }
+
+    /// The plan of a period that is not settled.
+    #[must_use]
+    pub fn plan(&self, period: PeriodId) -> Option<&PeriodPlan> {
+        self.periods.get(&period).map(|p| &p.plan)
+    }
+
+    /// Builds the periods that were not settled up again. What had left and not ended is ours; what had not
+    /// left and is not due yet will leave; the rest is skipped, for a burst of what is overdue would test
+    /// something else than the plan meant.
+    fn go_on(&mut self, now_us: u64, resume: Resume, effects: &mut Vec<Effect>) {
+        let mut finished: BTreeMap<ProbeId, FinishedProbe> = BTreeMap::new();
+        for f in resume.finished {
+            finished.entry(f.probe.clone()).or_insert(f);
+        }
+        self.next_period = PeriodId(resume.next_period);
+        for plan in resume.plans {
+            self.next_period = self.next_period.max(plan.period.next());
+            self.tail_us = self.tail_us.max(Some(plan.ended_us));
+            if self.periods.contains_key(&plan.period) {
+                continue;
+            }
+            let mut period = Period::new(plan, true);
+            let probes: Vec<_> = period.plan.probes().collect();
+            for probe in probes {
+                if let Some(end) = finished.get(&probe.id) {
+                    period.sent(probe.id.clone());
+                    period.finish(&probe.id, end.class, end.units);
+                    if end.class == ProbeClass::Answered && !resume.judged.contains(&probe.id) {
+                        period.await_judgement(probe.id.clone());
+                        effects.push(Effect::Judge(probe.id));
+                    }
+                } else if resume.dispatched.contains(&probe.id) {
+                    period.sent(probe.id.clone());
+                    period.finish(&probe.id, ProbeClass::Ours(OursFault::Interrupted), 0);
+                    effects.push(Effect::Interrupted(probe.id));
+                } else if probe.due_us < now_us {
+                    period.skip();
+                } else {
+                    self.queue.add(probe);
+                }
+            }
+            self.periods.insert(period.plan.period, period);
+        }
+    }
+
+    fn take_in(&mut self, now_us: u64, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Tick => {}
+            Event::Metagraph(miners) => self.metagraph(miners, effects),
+            Event::Tasks(tasks) => {
+                let mut seen = BTreeSet::new();
+                self.config.tasks = tasks.into_iter().filter(|t| seen.insert(t.name.clone())).collect();
+            }
+            Event::Announced { period, miner, result } => {
+                if let Some(a) = self.announcing.as_mut().filter(|a| a.period == period)
+                    && a.asked.contains_key(&miner)
+                {
+                    a.answers.entry(miner).or_insert(result);
+                }
+            }
+            Event::PlanStored { period } => self.plan_stored(now_us, period),
+            Event::Finished(f) => {
+                if let Some(period) = self.periods.get_mut(&f.probe.period)
+                    && period.finish(&f.probe, f.class, f.units)
+                {
+                    self.queue.done(&f.probe.miner);
+                    if f.class == ProbeClass::Answered {
+                        period.await_judgement(f.probe.clone());
+                        effects.push(Effect::Judge(f.probe));
+                    }
+                }
+            }
+            Event::Judged { probe } => {
+                if let Some(period) = self.periods.get_mut(&probe.period) {
+                    period.judged(&probe);
+                }
+            }
+            Event::Settled { period } => {
+                if self.periods.get(&period).is_some_and(|p| p.settling) {
+                    self.periods.remove(&period);
+                }
+            }
+            Event::Shutdown => self.stopping = true,
+        }
+    }
+
+    /// Whoever left gets nothing more; whoever came while announcements are gathered is asked as well.
+    fn metagraph(&mut self, miners: Vec<MinerRef>, effects: &mut Vec<Effect>) {
+        let miners: BTreeMap<Hotkey, Uid> = miners.into_iter().map(|m| (m.hotkey, m.uid)).collect();
+        self.skip(|id| !miners.contains_key(&id.miner));
+        if let Some(a) = self.announcing.as_mut().filter(|_| !self.stopping) {
+            let new: Vec<MinerRef> = miners
+                .iter()
+                .filter(|(hotkey, _)| !a.asked.contains_key(hotkey))
+                .map(|(hotkey, uid)| MinerRef { uid: *uid, hotkey: *hotkey })
+                .collect();
+            a.asked.clone_from(&miners);
+            if !new.is_empty() {
+                effects.push(Effect::Announce { period: a.period, miners: new, deadline_us: a.deadline_us });
+            }
+        }
+        self.miners = Some(miners);
+    }
+
+    fn plan_stored(&mut self, now_us: u64, period: PeriodId) {
+        let Some(stored) = self.periods.get_mut(&period).filter(|p| !p.stored) else { return };
+        stored.stored = true;
+        let over = stored.closed || now_us >= stored.plan.ended_us;
+        let probes: Vec<_> = stored.plan.probes().collect();
+        for probe in probes {
+            if !over && self.miners.as_ref().is_some_and(|m| m.contains_key(&probe.id.miner)) {
+                self.queue.add(probe);
+            } else {
+                stored.skip();
+            }
+        }
+    }
+
+    /// Takes probes that have not left out of the queue.
+    fn skip(&mut self, unwanted: impl FnMut(&ProbeId) -> bool) {
+        for id in self.queue.withdraw(unwanted) {
+            if let Some(period) = self.periods.get_mut(&id.period) {
+                period.skip();
+            }
+        }
+    }
+
+    fn advance(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
+        self.close(now_us.saturating_sub(LATE_US));
+        self.dispatch(now_us, effects);
+        self.close(now_us);
+        for period in self.periods.values_mut().filter(|p| p.closed && p.is_waiting()) {
+            if now_us >= period.plan.ended_us.saturating_add(self.config.settle_grace_us) {
+                for probe in period.give_up() {
+                    self.queue.done(&probe.miner);
+                    effects.push(Effect::Interrupted(probe));
+                }
+            }
+        }
+        // Only the oldest: periods settle in their order, for each one's rows are the next one's history.
+        if let Some(mut oldest) = self.periods.first_entry()
+            && oldest.get().may_settle()
+        {
+            oldest.get_mut().settling = true;
+            effects.push(Effect::Settle(oldest.get().outcome()));
+        }
+        self.announce(now_us, effects);
+        self.plan_next(now_us, effects);
+        if self.stopping && self.queue.in_flight() == 0 && !self.drained {
+            self.drained = true;
+            effects.push(Effect::Drained);
+        }
+    }
+
+    /// Periods that ended by this time send nothing more.
+    fn close(&mut self, by_us: u64) {
+        let over: BTreeSet<PeriodId> = self
+            .periods
+            .values_mut()
+            .filter(|p| !p.closed && p.plan.ended_us <= by_us)
+            .map(|p| {
+                p.closed = true;
+                p.plan.period
+            })
+            .collect();
+        if !over.is_empty() {
+            self.skip(|id| over.contains(&id.period));
+        }
+    }
+
+    fn dispatch(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
+        if self.stopping || self.miners.is_none() {
+            return;
+        }
+        self.queue.release(now_us);
+        while let Some(probe) = self.queue.take() {
+            if let Some(period) = self.periods.get_mut(&probe.id.period) {
+                period.sent(probe.id.clone());
+                effects.push(Effect::Dispatch(probe));
+            } else {
+                self.queue.done(&probe.id.miner);
+            }
+        }
+    }
+
+    /// When the announcements of the next period are to be asked for; 0 before the first.
+    fn announce_us(&self) -> Option<u64> {
+        Some(self.tail_us.unwrap_or(0).saturating_sub(self.config.announce_lead_us))
+    }
+
+    /// A disk that stores no plan, or never says that it settled, stops the machine instead of filling it.
+    fn has_room_for_a_period(&self) -> bool {
+        let overlapping = self.config.settle_grace_us / self.config.period_us.max(1);
+        let limit = usize::try_from(overlapping.saturating_add(4)).unwrap_or(usize::MAX);
+        self.periods.len() < limit && self.periods.values().all(|p| p.stored)
+    }
+
+    fn announce(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
+        let Some(miners) = self.miners.as_ref().filter(|_| !self.stopping && self.announcing.is_none())
+        else {
+            return;
+        };
+        if !self.has_room_for_a_period() || self.announce_us().is_none_or(|at| now_us < at) {
+            return;
+        }
+        let period = self.next_period;
+        // Whoever is late (a first start, a restart, a machine that slept) still leaves time for an answer.
+        let deadline_us = match self.tail_us {
+            Some(tail) if tail > now_us => tail,
+            _ => now_us.saturating_add(self.config.announce_lead_us),
+        };
+        let asked = miners.clone();
+        let refs = asked.iter().map(|(hotkey, uid)| MinerRef { uid: *uid, hotkey: *hotkey }).collect();
+        effects.push(Effect::Announce { period, miners: refs, deadline_us });
+        self.announcing = Some(Announcing { period, deadline_us, asked, answers: BTreeMap::new() });
+    }
+
+    fn plan_next(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
+        let complete = |a: &Announcing| a.asked.keys().all(|m| a.answers.contains_key(m));
+        if self.stopping || !self.announcing.as_ref().is_some_and(|a| complete(a) || now_us >= a.deadline_us)
+        {
+            return;
+        }
+        let Some(a) = self.announcing.take() else { return };
+        // Without a gap; only who was away for longer than announcing takes begins anew.
+        let started_us = match self.tail_us {
+            Some(tail) if now_us.saturating_sub(tail) <= self.config.announce_lead_us => tail,
+            _ => now_us,
+        };
+        let miners: Vec<MinerRef> =
+            a.asked.iter().map(|(hotkey, uid)| MinerRef { uid: *uid, hotkey: *hotkey }).collect();
+        let plan = plan::make(&self.config, &self.seed, a.period, started_us, &miners, &a.answers);
+        self.tail_us = Some(plan.ended_us);
+        self.next_period = a.period.next();
+        effects.push(Effect::StorePlan(plan.clone()));
+        self.periods.insert(a.period, Period::new(plan, false));
+    }
+}

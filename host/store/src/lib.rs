@@ -146,6 +146,14 @@ impl Store {
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, "create the folder", &e))?;
         let dir = folder::absolute(dir)?;
+        if !folder::exists(&dir)
+            && let Some(parent) = dir.parent()
+        {
+            // A parent that may be entered but not read cannot be synced; the store works all the same.
+            if let Err(e) = folder::sync_dir(parent) {
+                tracing::warn!(error = %e, "the new store's own entry may not survive a power cut");
+            }
+        }
         let lock = Lock::take(&dir)?;
         folder::migrate(&dir)?;
         let view = View::open(&dir)?;

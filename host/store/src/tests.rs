@@ -81,7 +81,7 @@ fn a_view_that_is_deleted_or_destroyed_is_rebuilt_equal() {
         ("garbled", (|db: &[u8]| db.iter().map(|b| b ^ 0x5a).collect()) as fn(&[u8]) -> Vec<u8>),
         ("cut", |db| db[..db.len() / 3].to_vec()),
         ("emptied", |_| Vec::new()),
-        ("random", |db| (0..db.len()).map(|i| (i * 2_654_435_761 >> 7) as u8).collect()),
+        ("random", |db| (0..db.len()).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect()),
     ] {
         let db = dir.path().join("view/db");
         fs::write(&db, damage(&fs::read(&db).unwrap())).unwrap();

@@ -1,5 +1,12 @@
 //! Processes that die, that hold the store, that run into a limit. The children are this test binary
 //! again, told by the environment which role to play.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};

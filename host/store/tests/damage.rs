@@ -1,5 +1,12 @@
 //! What a crash leaves is repaired; what a crash cannot leave is an error that says what to do, and doing
 //! it works.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -197,7 +204,7 @@ fn arbitrary_bytes_in_place_of_a_segment_never_panic() {
         let mut bytes = original.clone();
         let at = (seed * 7_919) % bytes.len();
         for (i, b) in bytes.iter_mut().skip(at).take(1 + seed * 50).enumerate() {
-            *b = ((i + seed) * 2_654_435_761 >> 9) as u8;
+            *b = (((i + seed) * 2_654_435_761) >> 9) as u8;
         }
         fs::write(&ledger[1], &bytes).unwrap();
         fs::remove_dir_all(dir.path().join("view")).unwrap();

@@ -1,4 +1,11 @@
 //! What the rooms that use the store rely on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy knows test functions, but not their helpers"
+)]
 
 use nineteen_domain::ledger::{Judgement, OursFault, PeriodRow, ProbeClass, QualitySample, Tally};
 use nineteen_domain::{Check, Evidence, Hotkey, PeriodId, ProbeId, TaskName, Uid};

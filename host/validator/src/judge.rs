@@ -16,15 +16,31 @@ use crate::registry::Tasks;
 pub(crate) struct Bench {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) checker: Arc<dyn Checker>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) controls: Controls,
+    pub(crate) controls: Arc<Controls>,
+    /// Exchanges judged at once.
+    pub(crate) room: tokio::sync::Semaphore,
     pub(crate) period_us: u64,
 }
 
 impl Bench {
-    /// Judges one exchange and records evidence and sample. Returns when both are on disk.
-    pub(crate) async fn judge(
+    /// Judges the stored exchange of a probe and records evidence and sample. Returns when both are on disk.
+    pub(crate) async fn judge(&self, probe: ProbeId) -> Result<(), ValidatorError> {
+        let Ok(_room) = self.room.acquire().await else { return Ok(()) };
+        let store = self.store.clone();
+        let wanted = probe.clone();
+        let found = tokio::task::spawn_blocking(move || store.exchange(&wanted))
+            .await
+            .map_err(|e| ValidatorError::Part { part: "reader of the store", why: e.to_string() })??;
+        let Some((request, exchange)) = found else {
+            tracing::warn!(%probe, "the exchange is gone before it was judged");
+            return Ok(());
+        };
+        self.judge_bytes(probe, request, exchange).await.map(|_| ())
+    }
+
+    async fn judge_bytes(
         &self,
         probe: ProbeId,
         request: Request,
@@ -39,7 +55,7 @@ impl Bench {
                     self.controls.remember(&probe.task, &request, &exchange, &judged.transcript);
                 }
                 if !judged.transcript.is_empty() {
-                    let evidence = Record::evidence(probe.clone(), judged.transcript);
+                    let evidence = Record::EvidenceBody { probe: probe.clone(), transcript: judged.transcript };
                     self.store.append(evidence).await?;
                 }
                 sample

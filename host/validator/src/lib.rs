@@ -1,1 +1,21 @@
-//! nineteen-validator
+//! The loop of a validator: announce → plan → dispatch → judge → settle.
+//!
+//! What decides is elsewhere: `schedule` says what to do when, `mechanism` turns what happened into weights,
+//! plugins judge. This crate does what they say (HTTP, disk, checks, chain) and tells them how it went.
+//!
+//! **Architecture invariants kept here:** 2 (`control`: whose fault a plugin's failure is), 4 (`sender`: a
+//! probe is on disk before it leaves, its end before it counts) and 6 (`registry`: one immutable snapshot).
+
+mod control;
+mod error;
+mod judge;
+pub mod registry;
+pub mod report;
+mod resume;
+mod run;
+mod sender;
+mod settle;
+
+pub use error::ValidatorError;
+pub use run::{Live, Parts, Settings, SystemClock, Validator};
+pub use settle::SettledPeriod;

@@ -160,7 +160,7 @@ async fn load_one(
         });
     }
     let source = ComponentSource::Path(path);
-    let assets = Assets::default();
+    let assets = Assets::none();
     let plugin = sandbox
         .load(source, expected, &manifest, assets)
         .await

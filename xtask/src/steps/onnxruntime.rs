@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::stamp::{self, Key};
 
 /// The one version that `host/checking` accepts.
-pub(crate) const VERSION: &str = "1.31.1";
+const VERSION: &str = "1.31.1";
 
 /// A wheel for one kind of machine. The Python tag does not matter (only the library inside is used), so each
 /// machine has exactly one, whatever Python it runs.
@@ -128,8 +128,11 @@ pub(crate) fn ensure(site: &Site, gpu: bool) -> Result<bool> {
     python::ensure(site)?;
     stamp::forget(&site.cache, step);
     let log = site.cache.log("onnxruntime");
-    let size =
-        if gpu { "256 MB, CUDA and TensorRT; the CUDA libraries stay yours to install" } else { "24 MB" };
+    let size = if gpu {
+        "256 MB, CUDA and TensorRT; CUDA 13 and cuDNN 9 themselves stay yours to install"
+    } else {
+        "24 MB"
+    };
     let progress = Progress::start(format!(
         "{} {VERSION}: runs the models ({size}), from your package index",
         wheel.package

@@ -80,8 +80,9 @@ fn module_of(line: &str) -> Option<(String, PathBuf)> {
 /// Core module in, component out.
 fn encode(name: &str, module: &[u8]) -> Result<Vec<u8>> {
     // wit-component has errors of its own kind: their words are enough.
-    let encoder = ComponentEncoder::default().validate(true).module(module);
-    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| {
+    let component =
+        ComponentEncoder::default().validate(true).module(module).and_then(|encoder| encoder.encode());
+    component.map_err(|error| {
         anyhow::anyhow!(
             "{name} does not become a component ({error:#}): its wit-bindgen must be the one that wit-component 0.258 \
              reads, see plugins/Cargo.toml"
@@ -117,8 +118,8 @@ pub(crate) fn ensure(site: &Site) -> Result<bool> {
     build
         .current_dir(&plugins)
         .args(["--config", &format!("target.{}.rustflags=[{}]", toolchain::TARGET, remapped.join(","))])
-        .args(["--release", "--workspace", "--message-format=json-render-diagnostics"])
-        .env("CARGO_TARGET_DIR", site.cache.path("guest-target/wasm"));
+        .args(["--release", "--locked", "--workspace", "--message-format=json-render-diagnostics"])
+        .env("CARGO_TARGET_DIR", site.cache.path("plugins-target/wasm"));
     let lines =
         child::collect(&mut build, &progress, &site.cache.log("plugins"), None, |line| line.starts_with('{'))
             .with_context(|| {

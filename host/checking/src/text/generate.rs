@@ -76,6 +76,9 @@ impl Worker {
                 let (piece, after) = rest.split_at(graph.pass_len(rest.len(), 1));
                 rest = after;
                 drawn = graph.pass(&mut self.session, piece, &mut past, 1, shared.vocabulary, |logits| {
+                    if !rest.is_empty() {
+                        return Ok(None);
+                    }
                     let id = drawer.draw(logits, made).ok_or_else(|| shared.not_finite())?;
                     let own = logits.get(id as usize).copied().unwrap_or_default();
                     let logprob = request

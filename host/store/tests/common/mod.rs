@@ -4,11 +4,11 @@ use nineteen_domain::ledger::ProbeClass;
 use nineteen_domain::{Chunk, Digest, Ending, Exchange, Hotkey, PeriodId, ProbeId, Request, TaskName};
 use nineteen_store::{ExchangeBody, Finished, Options, Record};
 
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options { min_free_bytes: 0, ..Options::default() }
 }
 
-pub fn probe(period: u64, slot: u32) -> ProbeId {
+pub(crate) fn probe(period: u64, slot: u32) -> ProbeId {
     ProbeId {
         period: PeriodId(period),
         task: TaskName::new("chat-smollm2-135m").unwrap(),
@@ -17,7 +17,7 @@ pub fn probe(period: u64, slot: u32) -> ProbeId {
     }
 }
 
-pub fn finished(slot: u32) -> Record {
+pub(crate) fn finished(slot: u32) -> Record {
     Record::ProbeFinished(Finished {
         probe: probe(1, slot),
         class: ProbeClass::Answered,
@@ -28,7 +28,7 @@ pub fn finished(slot: u32) -> Record {
     })
 }
 
-pub fn body(slot: u32, bytes: usize) -> Record {
+pub(crate) fn body(slot: u32, bytes: usize) -> Record {
     let request = Request {
         path: "/v1/chat/completions".into(),
         content_type: "application/json".into(),

@@ -1,0 +1,262 @@
+//! A small world around the machine: a made-up clock, miners that take their time, and a disk that survives
+//! crashes. What the machine asks for happens here, and every promise is checked while it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nineteen_domain::ledger::{Failure, OursFault, ProbeClass};
+use nineteen_domain::policy::Policy;
+use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, TaskName, Uid};
+use nineteen_schedule::{
+    Announcement, Effect, Event, FinishedProbe, MinerRef, PeriodOutcome, Resume, Schedule, ScheduleConfig,
+    TaskSpec,
+};
+
+pub(crate) const S: u64 = 1_000_000;
+pub(crate) const START: u64 = 1_790_000_000 * S;
+
+pub(crate) fn task(name: &str) -> TaskName {
+    TaskName::new(name).unwrap()
+}
+
+pub(crate) fn key(n: u8) -> Hotkey {
+    Hotkey::from_bytes([n; 32])
+}
+
+pub(crate) fn miner(n: u8) -> MinerRef {
+    MinerRef { uid: Uid(n.into()), hotkey: key(n) }
+}
+
+pub(crate) fn config() -> ScheduleConfig {
+    let mut policy = Policy::sn19_2025_01();
+    policy.planning.share_multiplier = 4.0;
+    let spec =
+        |name, cap_per_period, expected_units| TaskSpec { name: task(name), cap_per_period, expected_units };
+    ScheduleConfig {
+        period_us: 60 * S,
+        announce_lead_us: 5 * S,
+        settle_grace_us: 20 * S,
+        policy,
+        tasks: vec![spec("chat", 60_000, 300), spec("embed", 1_000, 20)],
+        max_in_flight: 32,
+        max_in_flight_per_miner: 2,
+    }
+}
+
+/// What a miner is like.
+#[derive(Debug, Clone)]
+pub(crate) struct Character {
+    /// `None`: never answers to an announcement.
+    pub(crate) announces: Option<Announcement>,
+    pub(crate) answers_after_us: u64,
+    pub(crate) class: ProbeClass,
+}
+
+impl Character {
+    pub(crate) fn honest(chat: f64, embed: f64, answers_after_us: u64) -> Self {
+        Self {
+            announces: Some(Ok(BTreeMap::from([(task("chat"), Ok(chat)), (task("embed"), Ok(embed))]))),
+            answers_after_us,
+            class: ProbeClass::Answered,
+        }
+    }
+}
+
+/// Everything that happens later, by time and order of its making.
+type Later = BTreeMap<(u64, u64), Event>;
+
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) schedule: Schedule,
+    pub(crate) miners: BTreeMap<Hotkey, Character>,
+    pub(crate) present: Vec<MinerRef>,
+    later: Later,
+    made: u64,
+    /// How long the disk, an announcement and a judgement take.
+    pub(crate) disk_us: u64,
+    pub(crate) judge_us: u64,
+    // The disk.
+    pub(crate) disk: Resume,
+    pub(crate) settled: BTreeMap<PeriodId, PeriodOutcome>,
+    // The record.
+    pub(crate) stored_plans: BTreeSet<PeriodId>,
+    pub(crate) left: BTreeMap<ProbeId, u64>,
+    pub(crate) outcomes: Vec<PeriodOutcome>,
+    pub(crate) log: Vec<(u64, Effect)>,
+    pub(crate) under_way: BTreeSet<ProbeId>,
+    pub(crate) drained: bool,
+}
+
+impl World {
+    pub(crate) fn new(config: ScheduleConfig, miners: Vec<(MinerRef, Character)>) -> Self {
+        let mut world = Self {
+            now: START,
+            schedule: Schedule::new(config, MasterSeed::from_bytes([9; 32]), Resume::default()).unwrap(),
+            present: miners.iter().map(|(m, _)| *m).collect(),
+            miners: miners.into_iter().map(|(m, c)| (m.hotkey, c)).collect(),
+            later: Later::new(),
+            made: 0,
+            disk_us: 1_000,
+            judge_us: 100_000,
+            disk: Resume::default(),
+            settled: BTreeMap::new(),
+            stored_plans: BTreeSet::new(),
+            left: BTreeMap::new(),
+            outcomes: Vec::new(),
+            log: Vec::new(),
+            under_way: BTreeSet::new(),
+            drained: false,
+        };
+        world.event(Event::Metagraph(world.present.clone()));
+        world
+    }
+
+    fn later(&mut self, after_us: u64, event: Event) {
+        self.made += 1;
+        self.later.insert((self.now + after_us, self.made), event);
+    }
+
+    /// Lets an event happen now.
+    pub(crate) fn event(&mut self, event: Event) {
+        self.remember(&event);
+        let effects = self.schedule.step(self.now, event);
+        for effect in effects {
+            self.obey(effect);
+        }
+        assert!(
+            self.schedule.next_wake_us().is_none_or(|t| t > self.now),
+            "a wake-up in the past never ends"
+        );
+    }
+
+    /// What the validator writes down before it tells the machine.
+    fn remember(&mut self, event: &Event) {
+        match event {
+            Event::PlanStored { period } => {
+                self.stored_plans.insert(*period);
+            }
+            Event::Finished(f) => {
+                self.under_way.remove(&f.probe);
+                self.disk.finished.push(f.clone());
+            }
+            Event::Judged { probe } => {
+                self.disk.judged.insert(probe.clone());
+            }
+            Event::Settled { period } => {
+                self.disk.plans.retain(|p| p.period != *period);
+            }
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, effect: Effect) {
+        self.log.push((self.now, effect.clone()));
+        match effect {
+            Effect::Announce { period, miners, deadline_us } => {
+                assert!(deadline_us > self.now);
+                for m in miners {
+                    if let Some(result) = self.miners.get(&m.hotkey).and_then(|c| c.announces.clone()) {
+                        self.later(50_000, Event::Announced { period, miner: m.hotkey, result });
+                    }
+                }
+            }
+            Effect::StorePlan(plan) => {
+                self.disk.next_period = plan.period.0 + 1;
+                let period = plan.period;
+                self.disk.plans.push(plan);
+                self.later(self.disk_us, Event::PlanStored { period });
+            }
+            Effect::Dispatch(probe) => {
+                assert!(self.stored_plans.contains(&probe.id.period), "the plan was not on disk");
+                assert!(self.left.insert(probe.id.clone(), self.now).is_none(), "{:?} left twice", probe.id);
+                assert!(probe.due_us <= self.now);
+                self.disk.dispatched.insert(probe.id.clone());
+                self.under_way.insert(probe.id.clone());
+                let character = self.miners[&probe.id.miner].clone();
+                let units = if character.class == ProbeClass::Answered { probe.expected_units } else { 0 };
+                let end = FinishedProbe { probe: probe.id, class: character.class, units };
+                self.later(character.answers_after_us, Event::Finished(end));
+            }
+            Effect::Judge(probe) => self.later(self.judge_us, Event::Judged { probe }),
+            Effect::Interrupted(probe) => {
+                self.under_way.remove(&probe);
+                let class = ProbeClass::Ours(OursFault::Interrupted);
+                self.disk.finished.push(FinishedProbe { probe, class, units: 0 });
+            }
+            Effect::Settle(outcome) => {
+                self.check(&outcome);
+                let period = outcome.period;
+                self.outcomes.push(outcome.clone());
+                self.settled.insert(period, outcome);
+                self.later(self.disk_us, Event::Settled { period });
+            }
+            Effect::Drained => self.drained = true,
+        }
+    }
+
+    /// Invariant 4: every probe that left is in exactly one row, once; the others are skipped.
+    fn check(&self, outcome: &PeriodOutcome) {
+        let plan = self.disk.plans.iter().find(|p| p.period == outcome.period).unwrap();
+        assert_eq!(outcome.rows.len(), plan.entries.len());
+        for row in &outcome.rows {
+            let left = self
+                .left
+                .keys()
+                .filter(|p| p.period == row.period && p.task == row.task && p.miner == row.miner)
+                .count();
+            assert_eq!(row.tally.total() + row.tally.ours, left as u64, "{row:?}");
+        }
+        let left = self.left.keys().filter(|p| p.period == outcome.period).count();
+        assert_eq!(outcome.skipped as usize + left, plan.len());
+        assert!(self.under_way.iter().all(|p| p.period != outcome.period));
+        if let Some(before) = self.settled.get(&outcome.period) {
+            assert_eq!(before, outcome, "a second settlement after a crash has the same rows");
+        }
+    }
+
+    /// The next thing happens, if it does by this time.
+    pub(crate) fn next(&mut self, by_us: u64) -> bool {
+        let event = self.later.first_key_value().map(|((t, _), _)| *t);
+        let tick = self.schedule.next_wake_us();
+        let Some(at) = [event, tick].into_iter().flatten().min().filter(|t| *t <= by_us) else {
+            self.now = self.now.max(by_us);
+            return false;
+        };
+        self.now = self.now.max(at);
+        if event == Some(at)
+            && let Some((_, event)) = self.later.pop_first()
+        {
+            self.event(event);
+        } else {
+            self.event(Event::Tick);
+        }
+        true
+    }
+
+    pub(crate) fn run_until(&mut self, by_us: u64) {
+        while self.next(by_us) {}
+    }
+
+    /// `kill -9`: only the disk stays. Comes up again after this long.
+    pub(crate) fn crash(&mut self, config: ScheduleConfig, down_us: u64) {
+        self.later.clear();
+        self.under_way.clear();
+        self.now += down_us;
+        self.stored_plans = self.disk.plans.iter().map(|p| p.period).collect();
+        self.schedule = Schedule::new(config, MasterSeed::from_bytes([9; 32]), self.disk.clone()).unwrap();
+        self.event(Event::Metagraph(self.present.clone()));
+    }
+
+    pub(crate) fn periods_of_log(&self) -> Vec<(u64, PeriodId, u64, u64)> {
+        self.log
+            .iter()
+            .filter_map(|(at, e)| match e {
+                Effect::StorePlan(p) => Some((*at, p.period, p.started_us, p.ended_us)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn failing() -> ProbeClass {
+    ProbeClass::Failed(Failure::Status)
+}

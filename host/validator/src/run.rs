@@ -1,0 +1,387 @@
+//! Drives the schedule: its effects become jobs, the jobs' ends become its events.
+//!
+//! One task owns the machine; everything slow runs in a [`JoinSet`] that it awaits. Shutdown is a cancelled
+//! token: the machine starts nothing more, what is under way may finish, and the loop ends when it is drained.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nineteen_domain::meet::{Chain, Checker, Clock, Metagraph};
+use nineteen_domain::policy::Policy;
+use nineteen_domain::{Hotkey, MasterSeed, TaskName};
+use nineteen_schedule::{Announcement, Effect, Event, MinerRef, Schedule, ScheduleConfig, Status, TaskSpec};
+use nineteen_store::{Record, Store};
+use nineteen_wire::client::{Client, Target};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::Controls;
+use crate::error::ValidatorError;
+use crate::judge::Bench;
+use crate::registry::Tasks;
+use crate::resume;
+use crate::sender::Sender;
+use crate::settle::Settler;
+
+/// Code of a miner that serves at no address.
+const NO_ADDRESS: &str = "validator.no-address";
+const SECOND_US: u64 = 1_000_000;
+const HOUR_US: u64 = 3_600 * SECOND_US;
+
+/// The operating system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_us(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What an operator sets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Length of a period, seconds.
+    pub period_s: u64,
+    /// Seconds after its end in which its probes may still finish and be judged.
+    pub grace_s: u64,
+    /// Probes under way at once.
+    pub max_in_flight: usize,
+    /// Of them to one miner.
+    pub max_in_flight_per_miner: usize,
+    /// Exchanges judged at once.
+    pub judges: usize,
+}
+
+/// The rooms that the validator puts together.
+pub struct Parts {
+    /// Live tasks.
+    pub tasks: Tasks,
+    /// Where everything is kept.
+    pub store: Store,
+    /// Signed HTTP to miners.
+    pub client: Client,
+    /// Metagraph and weights.
+    pub chain: Arc<dyn Chain>,
+    /// Executors.
+    pub checker: Arc<dyn Checker>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The policy, with the set's multiplier applied.
+    pub policy: Policy,
+    /// The operator's settings.
+    pub settings: Settings,
+}
+
+/// What the loop shows to [`crate::report::Reports`] while it runs.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Where the schedule stands. A std mutex: held for a copy.
+    status: Mutex<Status>,
+}
+
+impl Live {
+    /// Where the schedule stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+type Job = Result<Vec<Event>, ValidatorError>;
+
+/// A validator that is ready to run.
+pub struct Validator {
+    tasks: Arc<Tasks>,
+    live: Arc<Live>,
+    sender: Arc<Sender>,
+    bench: Arc<Bench>,
+    settler: Arc<Settler>,
+    store: Store,
+    client: Client,
+    chain: Arc<dyn Chain>,
+    clock: Arc<dyn Clock>,
+    schedule: Schedule,
+    first: Vec<Effect>,
+    period_s: u64,
+    addresses: BTreeMap<Hotkey, Option<SocketAddr>>,
+    jobs: JoinSet<Job>,
+}
+
+impl Validator {
+    /// Reads what the store knows of unfinished periods and sets the schedule up to go on with it.
+    ///
+    /// # Errors
+    /// [`ValidatorError`] when the store cannot be read or the settings make no schedule.
+    pub fn new(parts: Parts) -> Result<Self, ValidatorError> {
+        let Parts { tasks, store, client, chain, checker, clock, policy, settings } = parts;
+        let secret: MasterSeed = store.master_seed()?;
+        let tasks = Arc::new(tasks);
+        let period_us = settings.period_s.saturating_mul(SECOND_US);
+        let config = ScheduleConfig {
+            period_us,
+            // A tenth of the period, but no more than the announcement's own patience needs.
+            announce_lead_us: (period_us / 5).clamp(SECOND_US, 30 * SECOND_US),
+            settle_grace_us: settings.grace_s.saturating_mul(SECOND_US),
+            policy: policy.clone(),
+            tasks: specs(&tasks, period_us),
+            max_in_flight: settings.max_in_flight,
+            max_in_flight_per_miner: settings.max_in_flight_per_miner,
+        };
+        let now = clock.now_us();
+        let (schedule, first) = Schedule::new(config, secret.clone(), resume::read(&store)?, now)
+            .map_err(|e| ValidatorError::Part { part: "schedule", why: e.to_string() })?;
+        let controls = Arc::new(Controls::default());
+        let sender = Arc::new(Sender {
+            tasks: Arc::clone(&tasks),
+            client: client.clone(),
+            store: store.clone(),
+            secret,
+            clock: Arc::clone(&clock),
+            controls: Arc::clone(&controls),
+        });
+        let bench = Arc::new(Bench {
+            tasks: Arc::clone(&tasks),
+            checker,
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            controls,
+            period_us,
+            room: tokio::sync::Semaphore::new(settings.judges),
+        });
+        let settler = Arc::new(Settler {
+            store: store.clone(),
+            chain: Arc::clone(&chain),
+            clock: Arc::clone(&clock),
+            policy,
+            task_weights: tasks.by_name.values().map(|t| (t.manifest.name.clone(), t.weight)).collect(),
+            hotkey: client.hotkey(),
+        });
+        Ok(Self {
+            tasks,
+            live: Arc::default(),
+            sender,
+            bench,
+            settler,
+            store,
+            client,
+            chain,
+            clock,
+            schedule,
+            first,
+            period_s: settings.period_s,
+            addresses: BTreeMap::new(),
+            jobs: JoinSet::new(),
+        })
+    }
+
+    /// What reports read while the loop runs.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
+    }
+
+    /// The live tasks.
+    #[must_use]
+    pub fn tasks(&self) -> Arc<Tasks> {
+        Arc::clone(&self.tasks)
+    }
+
+    /// Runs until `stop`, then until nothing is under way. A second wish to stop is the caller's: drop this
+    /// future; what was acknowledged is on disk.
+    ///
+    /// # Errors
+    /// The first error after which nothing can be kept any more; the chain being away is not one.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ValidatorError> {
+        let first = std::mem::take(&mut self.first);
+        if self.perform(first) {
+            return Ok(());
+        }
+        self.refresh_metagraph().await;
+        let every = Duration::from_secs((self.period_s / 4).clamp(3, 300));
+        let mut refresh = tokio::time::interval(every);
+        refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        refresh.reset();
+        let mut asked_to_stop = false;
+        loop {
+            let wake = self.until_wake();
+            let event = tokio::select! {
+                Some(done) = self.jobs.join_next() => {
+                    let events = done.map_err(|e| ValidatorError::Part { part: "job", why: e.to_string() })??;
+                    if self.feed(events) { return self.finish().await; }
+                    continue;
+                }
+                () = tokio::time::sleep(wake) => Event::Tick,
+                _ = refresh.tick() => {
+                    self.refresh_metagraph().await;
+                    continue;
+                }
+                () = stop.cancelled(), if !asked_to_stop => {
+                    asked_to_stop = true;
+                    Event::Shutdown
+                }
+            };
+            if self.feed(vec![event]) {
+                return self.finish().await;
+            }
+        }
+    }
+
+    /// What is being written is written.
+    async fn finish(mut self) -> Result<(), ValidatorError> {
+        while let Some(done) = self.jobs.join_next().await {
+            done.map_err(|e| ValidatorError::Part { part: "job", why: e.to_string() })??;
+        }
+        Ok(self.store.close()?)
+    }
+
+    /// Steps the machine; says whether it is drained.
+    fn feed(&mut self, events: Vec<Event>) -> bool {
+        let mut drained = false;
+        for event in events {
+            let effects = self.schedule.step(self.clock.now_us(), event);
+            drained |= self.perform(effects);
+        }
+        *self.live.status.lock().unwrap_or_else(PoisonError::into_inner) = self.schedule.status();
+        drained
+    }
+
+    /// How long until the machine wants to be woken; at most an hour, against clock jumps.
+    fn until_wake(&self) -> Duration {
+        let now = self.clock.now_us();
+        let wait = self.schedule.next_wake_us().map_or(HOUR_US, |at| at.saturating_sub(now).min(HOUR_US));
+        Duration::from_micros(wait)
+    }
+
+    /// The chain being away changes nothing: the last metagraph goes on.
+    async fn refresh_metagraph(&mut self) {
+        match self.chain.metagraph().await {
+            Ok(metagraph) => {
+                let miners = self.learn(&metagraph);
+                let _drained = self.feed(vec![Event::Metagraph(miners)]);
+            }
+            Err(e) => tracing::error!(error = %e, "the metagraph cannot be read; going on with the last one"),
+        }
+    }
+
+    /// Miners are neurons other than ourselves that serve somewhere.
+    fn learn(&mut self, metagraph: &Metagraph) -> Vec<MinerRef> {
+        let own = self.client.hotkey();
+        let serving = || metagraph.neurons.iter().filter(|n| n.hotkey != own && n.axon.is_some());
+        self.addresses = serving().map(|n| (n.hotkey, n.axon)).collect();
+        serving().map(|n| MinerRef { uid: n.uid, hotkey: n.hotkey }).collect()
+    }
+
+    /// Starts what the machine asked for; says whether it is drained.
+    fn perform(&mut self, effects: Vec<Effect>) -> bool {
+        let mut drained = false;
+        for effect in effects {
+            match effect {
+                Effect::Announce { period, miners, .. } => {
+                    for miner in miners {
+                        let addr = self.addresses.get(&miner.hotkey).copied().flatten();
+                        let (client, period_s) = (self.client.clone(), self.period_s);
+                        self.jobs.spawn(async move {
+                            let result = announce(&client, miner, addr, period_s).await;
+                            Ok(vec![Event::Announced { period, miner: miner.hotkey, result }])
+                        });
+                    }
+                }
+                Effect::StorePlan(plan) => {
+                    let (store, period) = (self.store.clone(), plan.period);
+                    tracing::info!(%period, probes = plan.len(), miners = plan.entries.len(), "period planned");
+                    self.jobs.spawn(async move {
+                        let plan = serde_json::to_value(&plan)
+                            .map_err(|e| ValidatorError::Part { part: "planner", why: e.to_string() })?;
+                        store.append(Record::PlanStored { period, plan }).await?;
+                        Ok(vec![Event::PlanStored { period }])
+                    });
+                }
+                Effect::Dispatch(probe) => {
+                    let (sender, addr) =
+                        (Arc::clone(&self.sender), self.addresses.get(&probe.id.miner).copied().flatten());
+                    self.jobs.spawn(async move { Ok(vec![Event::Finished(sender.send(probe, addr).await?)]) });
+                }
+                Effect::Judge(probe) => {
+                    let bench = Arc::clone(&self.bench);
+                    self.jobs.spawn(async move {
+                        bench.judge(probe.clone()).await?;
+                        Ok(vec![Event::Judged { probe }])
+                    });
+                }
+                Effect::Interrupted(probe) => {
+                    let (store, at_us) = (self.store.clone(), self.clock.now_us());
+                    tracing::warn!(%probe, "interrupted by us: counts for nobody");
+                    self.jobs.spawn(async move {
+                        let class = nineteen_domain::ledger::ProbeClass::Ours(
+                            nineteen_domain::ledger::OursFault::Interrupted,
+                        );
+                        let end =
+                            nineteen_store::Finished { probe, class, units: 0, expected: 0, exchange: None, at_us };
+                        store.append(Record::ProbeFinished(end)).await?;
+                        Ok(Vec::new())
+                    });
+                }
+                Effect::Settle(outcome) => {
+                    let (settler, period) = (Arc::clone(&self.settler), outcome.period);
+                    self.jobs.spawn(async move {
+                        settle_until_done(settler, outcome).await?;
+                        Ok(vec![Event::Settled { period }])
+                    });
+                }
+                Effect::Drained => drained = true,
+            }
+        }
+        drained
+    }
+}
+
+/// The chain being away delays a settlement and does not lose it.
+async fn settle_until_done(
+    settler: Arc<Settler>,
+    outcome: nineteen_schedule::PeriodOutcome,
+) -> Result<(), ValidatorError> {
+    let mut wait = Duration::from_secs(1);
+    loop {
+        match Arc::clone(&settler).settle(outcome.clone()).await {
+            Err(ValidatorError::Chain(e)) => {
+                tracing::error!(period = %outcome.period, error = %e, "cannot settle yet; trying again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(60));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Asks one miner. Whatever it answers costs it alone (invariant 3).
+async fn announce(client: &Client, miner: MinerRef, addr: Option<SocketAddr>, period_s: u64) -> Announcement {
+    let Some(addr) = addr else { return Err(NO_ADDRESS.into()) };
+    let target = Target { addr, hotkey: miner.hotkey };
+    match client.capacity(&target, period_s).await {
+        Ok(said) => {
+            let known = said.capacities.into_iter().filter_map(|(task, said)| Some((TaskName::new(task).ok()?, said)));
+            Ok(known.map(|(task, said)| (task, said.map_err(|fault| fault.code().to_owned()))).collect())
+        }
+        Err(fault) => {
+            tracing::warn!(uid = %miner.uid, code = fault.code(), %fault, "no announcement");
+            Err(fault.code().to_owned())
+        }
+    }
+}
+
+fn specs(tasks: &Tasks, period_us: u64) -> Vec<TaskSpec> {
+    let cap = |per_hour: u64| {
+        let scaled = u128::from(per_hour) * u128::from(period_us) / u128::from(HOUR_US);
+        u64::try_from(scaled).unwrap_or(u64::MAX).max(1)
+    };
+    let spec = |t: &crate::registry::LiveTask| TaskSpec {
+        name: t.manifest.name.clone(),
+        cap_per_period: cap(t.manifest.cap_per_hour),
+        expected_units: t.expected_units,
+    };
+    tasks.by_name.values().map(|t| spec(t)).collect()
+}
