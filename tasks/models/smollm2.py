@@ -49,7 +49,7 @@ def unpermute(weight, heads):
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def build(m, tensor, progress, tied=True):
+def build(m, tensor, tell, tied=True):
     g = Graph(NAME)
     groups = m.heads // m.kv_heads
     i64, f32 = TensorProto.INT64, TensorProto.FLOAT
@@ -98,7 +98,7 @@ def build(m, tensor, progress, tied=True):
     embedding = g.weight("token_embd.weight", tensor("token_embd.weight"))
     x = g.op("Gather", embedding, ids)
     for n, (past_k, past_v) in enumerate(past):
-        progress(n, m.layers)
+        tell(f"block {n + 1} of {m.layers}")
         b = f"blk.{n}."
         # 1/√64 is a power of two: folding it into q's weights changes no bit of the product.
         q = unpermute(tensor(b + "attn_q.weight"), m.heads) * np.float32(m.head**-0.5)
@@ -226,8 +226,10 @@ def load(sources):
     return Llama(reader), lambda name: dequantize(tensors[name].data, tensors[name].tensor_type).astype(np.float32)
 
 
-def make(sources, folder, progress):
+def make(sources, folder, tell):
     m, tensor = load(sources)
-    save(build(m, tensor, progress), folder, external=True)
+    graph = build(m, tensor, tell)
+    tell("writing the graph")
+    save(graph, folder, external=True)
     write_texts(m, folder)
     return dict(kind="text", precision="fp32", eos_ids=[m.eos], context=m.context)

@@ -374,6 +374,23 @@ mod tests {
     }
 
     #[test]
+    fn the_same_check_is_computed_once_while_it_is_under_way() {
+        let checker = Checker::default();
+        let check = |params: &str| Check {
+            kind: EMBED.into(),
+            model: Some("m".into()),
+            params: params.into(),
+            blobs: Vec::new(),
+        };
+        let (a, b, c) = (checker.running(check("1")), checker.running(check("1")), checker.running(check("2")));
+        assert!(a.ptr_eq(&b) && !a.ptr_eq(&c));
+        drop((a, b));
+        drop(checker.running(check("3")));
+        let left = checker.running.lock().unwrap().len();
+        assert!(left <= 2, "{left} entries are kept of checks that are gone");
+    }
+
+    #[test]
     fn request_ids_are_sixteen_lower_case_hex_digits() {
         assert_eq!(request_number("00c0ffee00c0ffee").unwrap(), 0x00c0_ffee_00c0_ffee);
         for bad in ["", "c0ffee", "00C0FFEE00C0FFEE", "+0c0ffee00c0ffee", "00c0ffee00c0ffeé"] {

@@ -356,6 +356,25 @@ mod tests {
     }
 
     #[test]
+    fn the_protocols_worked_examples_hold() {
+        let noise = Noise::new(4_503_599_627_370_496, 0x00c0_ffee_00c0_ffee);
+        for (t, v, x, g) in [
+            (0, 0, 0x24ea_5ce1, -0.660_906_22),
+            (0, 1, 0x71fc_461d, 0.211_824_50),
+            (0, 49_151, 0x0f0d_3dec, -1.041_577_90),
+            (1, 0, 0x93c1_4abe, 0.598_525_18),
+            (127, 28, 0xb987_4d2a, 1.133_300_57),
+        ] {
+            assert_eq!(noise.word(t, v), x);
+            assert!((gumbel(x) - g).abs() < 1e-8);
+        }
+        let logits = [2.0_f32, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5];
+        let mut drawer = Drawer::new(seeded(4_503_599_627_370_496, 0.7, 0.9, 4)).unwrap();
+        let drawn: Vec<u32> = (0..8).map(|t| drawer.draw(&logits, t).unwrap()).collect();
+        assert_eq!(drawn, [2, 2, 0, 1, 1, 2, 0, 0]);
+    }
+
+    #[test]
     fn seeded_draws_follow_the_tempered_distribution() {
         let logits = [2.0_f32, 1.0, 0.0, -1.0, 1.5];
         let mut counts = [0_u32; 5];

@@ -1,5 +1,11 @@
 //! The published numbers of `sn19-2025-01`, and what holds of its settlements for every input.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside functions marked as such"
+)]
+
 use std::collections::BTreeMap;
 
 use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample, Tally};
@@ -370,7 +376,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_number_is_finite_and_in_range_for_every_input(

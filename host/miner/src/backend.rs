@@ -1,13 +1,83 @@
 //! The line between protocol and models: what a request asks for, and what an engine gives.
 //!
-//! The words are those of `checking`'s executors, so that the honest engine is a thin one; an engine of
-//! somebody else's translates into them.
+//! Engines of any kind implement it; messages and samplers are the words of `checking`, everything else is
+//! only what the protocol needs.
 
-use nineteen_checking::{Embedded, GenerateEnd, GenerateRequest, GeneratedToken};
+pub use nineteen_checking::{Message, Sampler};
 use nineteen_domain::meet::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::config::Operation;
+
+/// A chat to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatWork {
+    /// Name of the model.
+    pub model: String,
+    /// At least one.
+    pub messages: Vec<Message>,
+    /// At least 1; a final end-of-sequence token counts.
+    pub max_tokens: u32,
+    /// How tokens are drawn; `docs/protocol.md` defines the classes to the bit.
+    pub sampling: Sampler,
+    /// Whether tokens carry their log-probability.
+    pub logprobs: bool,
+    /// Texts that end the completion and are not part of it.
+    pub stop: Vec<String>,
+}
+
+/// One sampled token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Text that it completes, often empty; all pieces together are the completion.
+    pub text: String,
+    /// The bytes that the token stands for.
+    pub bytes: Vec<u8>,
+    /// Under the plain softmax at temperature 1, in nats; present if it was asked for.
+    pub logprob: Option<f64>,
+}
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// End of sequence, or a stop text.
+    Stop,
+    /// `max_tokens`, or the end of the context.
+    Length,
+}
+
+impl Finish {
+    /// As replies write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// The end of a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChatEnd {
+    /// Why.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens sampled, the end-of-sequence token included.
+    pub completion_tokens: u32,
+}
+
+/// Vectors, in the order of the texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// One for each text, all of one length.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts together, as the model reads them.
+    pub prompt_tokens: u32,
+}
 
 /// Why an engine gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,11 +102,10 @@ pub trait Backend: Send + Sync {
     /// Samples a completion and sends every token as it is drawn. The sender has room for `max_tokens`.
     fn chat(
         &self,
-        model: &str,
-        request: GenerateRequest,
-        tokens: mpsc::Sender<GeneratedToken>,
-    ) -> BoxFuture<'_, Result<GenerateEnd, BackendError>>;
+        work: ChatWork,
+        tokens: mpsc::Sender<Token>,
+    ) -> BoxFuture<'_, Result<ChatEnd, BackendError>>;
 
-    /// Embeds texts: rows in their order, all of one length, and the tokens of each text.
+    /// Embeds texts.
     fn embed(&self, model: &str, texts: Vec<String>) -> BoxFuture<'_, Result<Embedded, BackendError>>;
 }

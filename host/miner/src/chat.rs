@@ -9,19 +9,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use nineteen_checking::{Finish, GenerateEnd, GenerateRequest, GeneratedToken, Message, Prompt, Sampler};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ChatEnd, ChatWork, Message, Sampler, Token};
 use crate::config::Operation;
 use crate::error::ApiError;
 use crate::limits::Place;
@@ -70,8 +69,16 @@ enum Stop {
 }
 
 const UNSERVED: [&str; 10] = [
-    "tools", "functions", "logit_bias", "presence_penalty", "frequency_penalty", "repetition_penalty",
-    "response_format", "min_p", "top_logprobs", "audio",
+    "tools",
+    "functions",
+    "logit_bias",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "response_format",
+    "min_p",
+    "top_logprobs",
+    "audio",
 ];
 
 fn asks_for_something(value: &Value) -> bool {
@@ -113,11 +120,8 @@ impl ChatBody {
             return Err(ApiError::bad(Some("seed"), "seed is not in 0 to 2^53 - 1"));
         }
         let request = self.request_id.as_deref().map(|id| {
-            let plain = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            plain
-                .then(|| u64::from_str_radix(id, 16).ok())
-                .flatten()
-                .ok_or_else(|| ApiError::bad(Some("request_id"), "request_id is not 16 lower-case hex digits"))
+            nineteen_checking::request_number(id)
+                .map_err(|_| ApiError::bad(Some("request_id"), "request_id is not 16 lower-case hex digits"))
         });
         let request = request.transpose()?;
         Ok(match (self.seed, request) {
@@ -127,15 +131,14 @@ impl ChatBody {
         })
     }
 
-    fn work(self, most: u32) -> Result<(GenerateRequest, Shape, bool), ApiError> {
+    fn work(self, most: u32) -> Result<(ChatWork, Shape, bool), ApiError> {
         if self.messages.is_empty() || self.messages.len() > MAX_MESSAGES {
             return Err(ApiError::bad(Some("messages"), "expected 1 to 1024 messages"));
         }
         if self.n.is_some_and(|n| n != 1) {
             return Err(ApiError::bad(Some("n"), "only n = 1 is served"));
         }
-        if let Some(field) =
-            UNSERVED.into_iter().find(|f| self.rest.get(*f).is_some_and(asks_for_something))
+        if let Some(field) = UNSERVED.into_iter().find(|f| self.rest.get(*f).is_some_and(asks_for_something))
         {
             return Err(ApiError::bad(Some(field), format!("'{field}' is not served")));
         }
@@ -153,7 +156,8 @@ impl ChatBody {
             return Err(ApiError::bad(Some("stop"), "expected at most 4 texts of at most 256 bytes"));
         }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = self.request_id.unwrap_or_else(|| format!("{:016x}", created.as_nanos() & u128::from(u64::MAX)));
+        let id =
+            self.request_id.unwrap_or_else(|| format!("{:016x}", created.as_nanos() & u128::from(u64::MAX)));
         let shape = Shape {
             id: format!("chatcmpl-{id}"),
             created: created.as_secs(),
@@ -163,8 +167,14 @@ impl ChatBody {
             usage: self.stream_options.is_some_and(|o| o.include_usage),
             sampler: sampler.class(),
         };
-        let prompt = Prompt::Messages(self.messages);
-        let work = GenerateRequest { prompt, max_tokens, sampler, logprobs: self.logprobs, stop };
+        let work = ChatWork {
+            model: self.model,
+            messages: self.messages,
+            max_tokens,
+            sampling: sampler,
+            logprobs: self.logprobs,
+            stop,
+        };
         Ok((work, shape, self.stream))
     }
 }
@@ -174,17 +184,24 @@ pub(crate) async fn handle(State(state): State<Arc<MinerState>>, body: Bytes) ->
     let served = state.task(Operation::Chat, &body.model)?;
     let (work, shape, stream) = body.work(served.config.max_tokens)?;
     let place = served.gate.enter().await?;
-    let mut generation = Generation::start(&state, shape.model.clone(), work, place, served.config.pace_tokens_per_s);
+    let mut generation = Generation::start(&state, work, place, served.config.pace_tokens_per_s);
     if !stream {
         return generation.whole(&shape).await;
     }
     // A failure before the first token is still an HTTP error; after it, the status is gone.
     let first = generation.next().await?;
-    let streaming = Streaming { shape, generation, first: Some(first), ready: VecDeque::new(), begun: false, over: false };
-    let mut response = Response::new(Body::from_stream(futures_util::stream::unfold(
-        streaming,
-        |mut s| async move { s.event().await.map(|bytes| (Ok::<_, std::convert::Infallible>(bytes), s)) },
-    )));
+    let streaming = Streaming {
+        shape,
+        generation,
+        first: Some(first),
+        ready: VecDeque::new(),
+        begun: false,
+        over: false,
+    };
+    let mut response =
+        Response::new(Body::from_stream(futures_util::stream::unfold(streaming, |mut s| async move {
+            s.event().await.map(|bytes| (Ok::<_, std::convert::Infallible>(bytes), s))
+        })));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
@@ -193,17 +210,17 @@ pub(crate) async fn handle(State(state): State<Arc<MinerState>>, body: Bytes) ->
 }
 
 enum Step {
-    Token(GeneratedToken),
-    End(GenerateEnd),
+    Token(Token),
+    End(ChatEnd),
 }
 
-type Work = Pin<Box<dyn Future<Output = Result<GenerateEnd, BackendError>> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Result<ChatEnd, BackendError>> + Send>>;
 
 /// A completion under way.
 struct Generation {
     work: Option<Work>,
-    ended: Option<Result<GenerateEnd, BackendError>>,
-    tokens: mpsc::Receiver<GeneratedToken>,
+    ended: Option<Result<ChatEnd, BackendError>>,
+    tokens: mpsc::Receiver<Token>,
     place: Place,
     sent: u32,
     pace: Option<f64>,
@@ -211,11 +228,11 @@ struct Generation {
 }
 
 impl Generation {
-    fn start(state: &MinerState, model: String, work: GenerateRequest, place: Place, pace: Option<f64>) -> Self {
+    fn start(state: &MinerState, model: String, work: ChatWork, place: Place, pace: Option<f64>) -> Self {
         // Room for every token: a slow client never holds up the engine, and the number is capped.
         let (sender, tokens) = mpsc::channel(usize::try_from(work.max_tokens).unwrap_or(1).max(1));
         let backend = Arc::clone(&state.backend);
-        let work: Work = Box::pin(async move { backend.chat(&model, work, sender).await });
+        let work: Work = Box::pin(async move { backend.chat(work, sender).await });
         Self { work: Some(work), ended: None, tokens, place, sent: 0, pace, started: Instant::now() }
     }
 
@@ -235,7 +252,9 @@ impl Generation {
             };
             if let Some(token) = token {
                 self.sent = self.sent.saturating_add(1);
-                self.wait().await;
+                if let Some(due) = self.due() {
+                    tokio::time::sleep_until(due).await;
+                }
                 return Ok(Step::Token(token));
             }
             if let Some(work) = self.work.take() {
@@ -243,10 +262,6 @@ impl Generation {
             }
             let ended = self.ended.take().unwrap_or_else(|| Err(BackendError::Failed("no end".into())));
             return match ended {
-                // Nobody cancels here but a stop of the engine: what was said so far is no reply.
-                Ok(GenerateEnd { finish: Finish::Cancelled, .. }) => {
-                    Err(BackendError::Failed("the executors are stopping".into()).into())
-                }
                 Ok(end) => {
                     self.place.charge(end.completion_tokens);
                     Ok(Step::End(end))
@@ -257,11 +272,9 @@ impl Generation {
     }
 
     /// Holds the reply to its pace: the n-th token leaves no earlier than n / pace after the start.
-    async fn wait(&self) {
-        if let Some(pace) = self.pace {
-            let after = Duration::try_from_secs_f64(f64::from(self.sent) / pace).unwrap_or_default();
-            tokio::time::sleep_until(self.started + after).await;
-        }
+    fn due(&self) -> Option<Instant> {
+        let after = Duration::try_from_secs_f64(f64::from(self.sent) / self.pace?).unwrap_or_default();
+        Some(self.started + after)
     }
 
     async fn whole(mut self, shape: &Shape) -> Result<Response, ApiError> {
@@ -279,7 +292,7 @@ impl Generation {
         let mut choice = json!({
             "index": 0,
             "message": {"role": "assistant", "content": text},
-            "finish_reason": finish(end.finish),
+            "finish_reason": end.finish.as_str(),
         });
         if let Some(choice) = choice.as_object_mut() {
             shape.extras(choice, &ids, logprobs);
@@ -292,14 +305,7 @@ impl Generation {
     }
 }
 
-const fn finish(finish: Finish) -> &'static str {
-    match finish {
-        Finish::Stop => "stop",
-        Finish::Length | Finish::Cancelled => "length",
-    }
-}
-
-fn usage(end: &GenerateEnd) -> Value {
+fn usage(end: &ChatEnd) -> Value {
     json!({
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.completion_tokens,
@@ -308,7 +314,7 @@ fn usage(end: &GenerateEnd) -> Value {
 }
 
 /// Rounding may put the logarithm of a probability a hair above 0; the protocol says at most 0.
-fn logprob(token: &GeneratedToken) -> Value {
+fn logprob(token: &Token) -> Value {
     let text = String::from_utf8_lossy(&token.bytes);
     json!({"token": text, "logprob": token.logprob.map(|l| l.min(0.0)), "bytes": token.bytes})
 }
@@ -373,7 +379,7 @@ impl Streaming {
         }
     }
 
-    fn token(&mut self, token: &GeneratedToken) -> Bytes {
+    fn token(&mut self, token: &Token) -> Bytes {
         let mut delta = json!({"content": token.text});
         let mut more = None;
         if !std::mem::replace(&mut self.begun, true) {
@@ -387,8 +393,8 @@ impl Streaming {
         self.shape.chunk(&json!([choice]), more)
     }
 
-    fn end(&mut self, end: &GenerateEnd) {
-        let last = json!([{"index": 0, "delta": {}, "finish_reason": finish(end.finish)}]);
+    fn end(&mut self, end: &ChatEnd) {
+        let last = json!([{"index": 0, "delta": {}, "finish_reason": end.finish.as_str()}]);
         self.ready.push_back(self.shape.chunk(&last, None));
         if self.shape.usage {
             self.ready.push_back(self.shape.chunk(&json!([]), Some(("usage", usage(end)))));

@@ -77,7 +77,7 @@ pub struct TaskConfig {
     /// Requests per minute; absent is no limit. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<f64>,
-    /// Units (completion tokens for chat, input tokens for embeddings) per minute; absent is no limit. Above 0.
+    /// Units (completion tokens for chat, texts for embeddings) per minute; absent is no limit. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_per_minute: Option<f64>,
     /// Tokens per second that one reply is held to, for a machine that also does other work; absent is as

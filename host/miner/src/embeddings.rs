@@ -70,14 +70,15 @@ pub(crate) async fn handle(State(state): State<Arc<MinerState>>, body: Bytes) ->
     let place = served.gate.enter().await?;
     let started = Instant::now();
     let embedded = state.backend.embed(&body.model, texts).await?;
-    let tokens = embedded.tokens.iter().fold(0_u32, |sum, n| sum.saturating_add(*n));
-    place.charge(tokens);
+    let tokens = embedded.prompt_tokens;
+    // The unit of volume is a text, as validators count it.
+    place.charge(u32::try_from(embedded.vectors.len()).unwrap_or(u32::MAX));
     if let Some(pace) = served.config.pace_tokens_per_s {
         let after = Duration::try_from_secs_f64(f64::from(tokens) / pace).unwrap_or_default();
         tokio::time::sleep_until(started + after).await;
     }
     let data: Vec<Value> = embedded
-        .rows
+        .vectors
         .iter()
         .enumerate()
         .map(|(i, v)| json!({"object": "embedding", "index": i, "embedding": body.encoding_format.write(v)}))

@@ -19,7 +19,9 @@ pub enum MinerError {
         why: String,
     },
     /// A configured model is not there.
-    #[error("task {task}: no model '{model}' for {operation} here: run `cargo xtask setup`, or correct tasks.{task}.model")]
+    #[error(
+        "task {task}: no model '{model}' for {operation} here: run `cargo xtask setup`, or correct tasks.{task}.model"
+    )]
     Model {
         /// Which task.
         task: String,
@@ -71,7 +73,12 @@ impl ApiError {
                 Self::new(StatusCode::FORBIDDEN, "permission_error", "not_allowed", e.to_string())
             }
             nineteen_wire::AuthError::Overloaded => Self::rate_limited(e.to_string(), 30),
-            _ => Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_signature", e.to_string()),
+            _ => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "authentication_error",
+                "invalid_signature",
+                e.to_string(),
+            ),
         }
     }
 
@@ -93,7 +100,12 @@ impl ApiError {
     }
 
     pub(crate) fn unknown_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "not_found", "no such endpoint; see docs/protocol.md")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "not_found",
+            "no such endpoint; see docs/protocol.md",
+        )
     }
 
     pub(crate) fn wrong_method() -> Self {
@@ -106,8 +118,7 @@ impl ApiError {
     }
 
     pub(crate) fn rate_limited(message: impl Into<String>, retry_after_s: u64) -> Self {
-        let e =
-            Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
+        let e = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
         Self { retry_after_s: Some(retry_after_s.max(1)), ..e }
     }
 }
@@ -120,7 +131,12 @@ impl From<BackendError> for ApiError {
             BackendError::Failed(why) => {
                 // The client learns that it failed; why is the operator's business.
                 tracing::error!("the model failed: {why}");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", "the model failed")
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "server_error",
+                    "internal_error",
+                    "the model failed",
+                )
             }
         }
     }

@@ -18,7 +18,7 @@ mod limits;
 mod onnx;
 mod server;
 
-pub use backend::{Backend, BackendError};
+pub use backend::{Backend, BackendError, ChatEnd, ChatWork, Embedded, Finish, Message, Sampler, Token};
 pub use config::{MinerConfig, Operation, TaskConfig};
 pub use error::MinerError;
 pub use onnx::OnnxBackend;

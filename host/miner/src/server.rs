@@ -187,10 +187,10 @@ pub async fn serve(
     config: MinerConfig,
     listener: TcpListener,
     backend: Arc<dyn Backend>,
-    keypair: Arc<Keypair>,
+    keypair: impl Into<Arc<Keypair>>,
     shutdown: CancellationToken,
 ) -> Result<(), MinerError> {
-    let app = router(MinerState::new(&config, backend, &keypair)?);
+    let app = router(MinerState::new(&config, backend, &keypair.into())?);
     serve_router(app, listener, config.max_connections, shutdown).await;
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -21,6 +22,12 @@ use crate::error::SandboxError;
 
 const KEY_FILE: &str = "key";
 const MAC_BYTES: usize = 32;
+
+/// Compiled components that are kept; the oldest go first.
+const KEPT: usize = 64;
+
+/// Age of an unfinished file that nobody is writing any more.
+const STALE: Duration = Duration::from_secs(3600);
 
 /// The folder and its key.
 pub(crate) struct Cache {
@@ -34,12 +41,22 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// Opens or makes the folder (mode 0700) and its key (mode 0600).
-    pub(crate) fn open(dir: &Path, host: &semver::Version, max_component_bytes: u64) -> Result<Self, SandboxError> {
+    pub(crate) fn open(
+        dir: &Path,
+        host: &semver::Version,
+        max_component_bytes: u64,
+    ) -> Result<Self, SandboxError> {
         let refuse = |path: &Path, why: String| SandboxError::CacheDir { path: path.to_owned(), why };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| refuse(dir, e.to_string()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| refuse(dir, e.to_string()))?;
         let path = dir.join(KEY_FILE);
         let key = match read_key(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => make_key(dir, &path).and_then(|()| read_key(&path)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                make_key(dir, &path).and_then(|()| read_key(&path))
+            }
             other => other,
         }
         .map_err(|e| refuse(&path, e.to_string()))?;
@@ -92,7 +109,12 @@ impl Cache {
     }
 
     /// Compiles, keeps, and gives the component. A cache that cannot be written costs time, not the task.
-    pub(crate) fn compile(&self, engine: &Engine, name: &str, component: &[u8]) -> wasmtime::Result<Component> {
+    pub(crate) fn compile(
+        &self,
+        engine: &Engine,
+        name: &str,
+        component: &[u8],
+    ) -> wasmtime::Result<Component> {
         let compiled = engine.precompile_component(component)?;
         if let Err(e) = self.put(name, &compiled) {
             tracing::warn!(folder = %self.dir.display(), error = %e, "a compiled component cannot be kept: it will be compiled again");
@@ -120,7 +142,27 @@ impl Cache {
         if written.is_err() {
             let _ = fs::remove_file(&temp);
         }
-        written
+        written.and_then(|()| self.prune(name))
+    }
+
+    /// Keeps the newest files, this one among them, and removes what a crash left unfinished.
+    fn prune(&self, newest: &str) -> io::Result<()> {
+        let mut compiled = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let modified = entry.metadata()?.modified()?;
+            if name.starts_with('.') {
+                if modified.elapsed().is_ok_and(|age| age > STALE) {
+                    fs::remove_file(entry.path())?;
+                }
+            } else if name.ends_with(".cwasm") && name != newest {
+                compiled.push((modified, entry.path()));
+            }
+        }
+        compiled.sort_by_key(|(modified, _)| std::cmp::Reverse::<SystemTime>(*modified));
+        compiled.iter().skip(KEPT - 1).try_for_each(|(_, path)| fs::remove_file(path))
     }
 
     fn mac(&self, name: &str, compiled: &[u8]) -> blake3::Hash {
@@ -148,7 +190,9 @@ fn deserialize(engine: &Engine, compiled: &Authentic<'_>) -> wasmtime::Result<Co
 fn read_key(path: &Path) -> io::Result<[u8; 32]> {
     let file = fs::File::open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        return Err(io::Error::other("others may read this key: chmod 600 it, or remove it (then everything is compiled again)"));
+        return Err(io::Error::other(
+            "others may read this key: chmod 600 it, or remove it (then everything is compiled again)",
+        ));
     }
     let mut key = Vec::with_capacity(33);
     file.take(33).read_to_end(&mut key)?;
@@ -162,12 +206,11 @@ fn make_key(dir: &Path, path: &Path) -> io::Result<()> {
     getrandom::fill(&mut key).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
     let temp = dir.join(format!(".{KEY_FILE}.{}", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
-    let linked = file.write_all(&key).and_then(|()| file.sync_all()).and_then(|()| {
-        match fs::hard_link(&temp, path) {
+    let linked =
+        file.write_all(&key).and_then(|()| file.sync_all()).and_then(|()| match fs::hard_link(&temp, path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
-        }
-    });
+        });
     let _ = fs::remove_file(&temp);
     linked
 }
@@ -183,5 +226,22 @@ impl Hasher for Blake {
     fn finish(&self) -> u64 {
         let hash = self.0.finalize();
         hash.as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_does_not_grow_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), &semver::Version::new(0, 1, 0), 1 << 20).unwrap();
+        for n in 0..KEPT + 9 {
+            cache.put(&format!("{n}.cwasm"), b"code").unwrap();
+        }
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.len(), KEPT + 1, "compiled files and the key");
+        assert!(names.iter().any(|n| *n == *format!("{}.cwasm", KEPT + 8)), "the newest is there");
     }
 }

@@ -8,11 +8,17 @@ fn request(request: &Request, path: &str) -> Result<(), String> {
         return Err(format!("a request's path begins with '/', and this one is {:?}", cut(&request.path)));
     }
     if request.path != path {
-        return Err(format!("the manifest fixes path {path}, and the request goes to {:?}", cut(&request.path)));
+        return Err(format!(
+            "the manifest fixes path {path}, and the request goes to {:?}",
+            cut(&request.path)
+        ));
     }
     let visible = |b: u8| (b' '..=b'~').contains(&b);
     if request.content_type.is_empty() || !request.content_type.bytes().all(visible) {
-        return Err(format!("a content type is visible ASCII, and this one is {:?}", cut(&request.content_type)));
+        return Err(format!(
+            "a content type is visible ASCII, and this one is {:?}",
+            cut(&request.content_type)
+        ));
     }
     Ok(())
 }
@@ -37,12 +43,15 @@ pub(crate) fn admission(admission: &Admission, path: &str) -> Result<(), String>
 
 pub(crate) fn outcome(outcome: &Outcome, exchange: &Exchange) -> Result<(), String> {
     let finite = |what: &str, pairs: &[(String, f64)]| {
-        pairs.iter().find(|(_, x)| !x.is_finite()).map_or(Ok(()), |(name, x)| {
-            Err(format!("{what} are finite, and {:?} is {x}", cut(name)))
-        })
+        pairs
+            .iter()
+            .find(|(_, x)| !x.is_finite())
+            .map_or(Ok(()), |(name, x)| Err(format!("{what} are finite, and {:?} is {x}", cut(name))))
     };
     match outcome {
-        Outcome::Need(checks) if checks.is_empty() => Err("need lists at least one check, and lists none".into()),
+        Outcome::Need(checks) if checks.is_empty() => {
+            Err("need lists at least one check, and lists none".into())
+        }
         Outcome::Need(_) | Outcome::Violation(_) | Outcome::Inconclusive(_) => Ok(()),
         Outcome::Scored(verdict) => {
             // NaN is in no range.
@@ -53,7 +62,9 @@ pub(crate) fn outcome(outcome: &Outcome, exchange: &Exchange) -> Result<(), Stri
             finite("reasons", &verdict.reasons)?;
             let (given, chunks) = (verdict.units_by_chunk.len(), exchange.chunks.len());
             if given != 0 && given != chunks {
-                return Err(format!("units-by-chunk is empty or has one entry a chunk ({chunks}), and has {given}"));
+                return Err(format!(
+                    "units-by-chunk is empty or has one entry a chunk ({chunks}), and has {given}"
+                ));
             }
             Ok(())
         }

@@ -7,9 +7,10 @@
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nineteen_domain::task::Budget;
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::error::SandboxError;
@@ -137,6 +138,53 @@ impl Drop for Slot<'_> {
     }
 }
 
+/// How much longer than its wall time a call may take on a machine that has no processor for it.
+const PATIENCE: u32 = 10;
+
+/// The time of one call. A busy machine must not look like a slow plugin (invariant 2), so wall time counts
+/// while the call's own thread runs; only past [`PATIENCE`] times that does the clock on the wall end it,
+/// and then it is the host's fault.
+pub(crate) struct Stopwatch {
+    began: Instant,
+    cpu: Duration,
+    budget: Duration,
+}
+
+/// What a [`Stopwatch`] says when an epoch deadline comes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// Go on for so many ticks.
+    Left(u64),
+    /// The call has had its time.
+    Over,
+    /// The machine did not give it its time.
+    Starved,
+}
+
+impl Stopwatch {
+    /// Starts on the thread that will run the call.
+    pub(crate) fn start(wall_ms: u64) -> Self {
+        Self { began: Instant::now(), cpu: thread_time(), budget: Duration::from_millis(wall_ms) }
+    }
+
+    pub(crate) fn read(&self) -> Time {
+        self.judge(thread_time().saturating_sub(self.cpu), self.began.elapsed())
+    }
+
+    fn judge(&self, ran: Duration, waited: Duration) -> Time {
+        match self.budget.checked_sub(ran) {
+            None | Some(Duration::ZERO) => Time::Over,
+            Some(_) if waited >= self.budget.saturating_mul(PATIENCE) => Time::Starved,
+            Some(left) => Time::Left(ticks(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))),
+        }
+    }
+}
+
+/// Time that this thread has run.
+fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
 /// Epoch ticks after which a call of this wall time has certainly had it.
 pub(crate) fn ticks(wall_ms: u64) -> u64 {
     let tick_ms = u64::try_from(TICK.as_millis()).unwrap_or(1).max(1);
@@ -146,3 +194,18 @@ pub(crate) fn ticks(wall_ms: u64) -> u64 {
 
 /// Shared by all plugins of a sandbox; the last of them stops the clock.
 pub(crate) type SharedMachine = Arc<Machine>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_machine_does_not_look_like_a_slow_plugin() {
+        let watch = Stopwatch::start(100);
+        let ms = Duration::from_millis;
+        assert_eq!(watch.judge(ms(40), ms(400)), Time::Left(ticks(60)));
+        assert_eq!(watch.judge(ms(100), ms(400)), Time::Over);
+        assert_eq!(watch.judge(ms(40), ms(1000)), Time::Starved);
+        assert_eq!(watch.judge(ms(120), ms(5000)), Time::Over, "it had its time, however late");
+    }
+}

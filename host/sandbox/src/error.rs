@@ -98,7 +98,9 @@ pub enum CallError {
         budget: u64,
     },
     /// Bytes lowered into the guest: arguments, and assets that it reads.
-    #[error("{at}: is given {bytes} bytes, of a budget of {budget}; lower the limits on replies, or raise budget.bytes_in")]
+    #[error(
+        "{at}: is given {bytes} bytes, of a budget of {budget}; lower the limits on replies, or raise budget.bytes_in"
+    )]
     BytesIn {
         /// Where.
         at: Site,
@@ -124,7 +126,9 @@ pub enum CallError {
         message: String,
     },
     /// Rounds of `score`.
-    #[error("{at}: still asks for checks in its last round, of {budget}; ask for them together, or raise budget.rounds")]
+    #[error(
+        "{at}: still asks for checks in its last round, of {budget}; ask for them together, or raise budget.rounds"
+    )]
     Rounds {
         /// Where.
         at: Site,
@@ -309,7 +313,9 @@ pub enum LoadFault {
         found: Digest,
     },
     /// It is WebAssembly, but not a component.
-    #[error("is a core module, not a component: wrap it with `wasm-tools component new`, or build with the sdk")]
+    #[error(
+        "is a core module, not a component: wrap it with `wasm-tools component new`, or build with the sdk"
+    )]
     CoreModule,
     /// It is not WebAssembly at all.
     #[error("is not WebAssembly (it does not begin with \\0asm)")]

@@ -11,7 +11,7 @@
 //!
 //! **Architecture invariants** kept here: a verdict is a function of component, WIT version, parameters,
 //! request, exchange and evidence (`wasi`, `engine`); no plugin exceeds its budget (`state`, `plugin`,
-//! `rounds`). Only [`abi`](crate) knows that there are versions of the WIT.
+//! `rounds`). Only `abi` knows that there are versions of the WIT.
 //!
 //! ```no_run
 //! # use std::{sync::Arc, time::Duration};

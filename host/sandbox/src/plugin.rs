@@ -9,12 +9,12 @@ use nineteen_domain::task::{Description, Manifest};
 use nineteen_domain::{
     Admission, Check, Digest, Evidence, Exchange, Outcome, Request, Seed, Synthetic, TaskName,
 };
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::abi::{Broken, Guest};
 use crate::contract;
-use crate::engine::{STACK_BYTES, SharedMachine, ticks};
+use crate::engine::{STACK_BYTES, SharedMachine, Stopwatch, Time, ticks};
 use crate::error::{Call, CallError, LoadFault, Site};
 use crate::state::{CallState, Overrun, Shared};
 
@@ -123,7 +123,7 @@ impl Plugin {
             .run(
                 Call::Synthesize,
                 32,
-                |dice| drop(dice.update(seed)),
+                |dice| put(dice, seed),
                 |guest, store| guest.synthesize(store, &self.params, seed),
             )
             .result?
@@ -149,7 +149,11 @@ impl Plugin {
             .run(
                 Call::Admit,
                 bytes_in,
-                |dice| [operation.as_bytes(), content_type.as_bytes(), body, seed].iter().for_each(|b| put(dice, b)),
+                |dice| {
+                    [operation.as_bytes(), content_type.as_bytes(), body, seed]
+                        .iter()
+                        .for_each(|b| put(dice, b))
+                },
                 |guest, store| guest.admit(store, &self.params, operation, content_type, body, seed),
             )
             .result?;
@@ -228,7 +232,8 @@ impl Plugin {
         let budget = &self.shared.budget;
         let bytes_in = bytes_in.saturating_add(self.params.len() as u64);
         if bytes_in > budget.bytes_in {
-            let result = Err(CallError::BytesIn { at: self.at(call), bytes: bytes_in, budget: budget.bytes_in });
+            let result =
+                Err(CallError::BytesIn { at: self.at(call), bytes: bytes_in, budget: budget.bytes_in });
             return Metered { result, fuel: 0 };
         }
         let dice = self.dice.as_ref().map(|dice| {
@@ -243,6 +248,12 @@ impl Plugin {
         let mut store =
             Store::new(&self.machine.engine, CallState::new(self.shared.clone(), call, bytes_in, dice));
         store.limiter(|state| state);
+        let watch = Stopwatch::start(budget.wall_ms);
+        store.epoch_deadline_callback(move |_| match watch.read() {
+            Time::Left(ticks) => Ok(UpdateDeadline::Continue(ticks)),
+            Time::Over => Err(Trap::Interrupt.into()),
+            Time::Starved => Err(Overrun::Starved.into()),
+        });
         store.set_epoch_deadline(ticks(budget.wall_ms));
         // A host function or a result that brings out more than this is refused before it is allocated.
         store.set_hostcall_fuel(usize::try_from(budget.bytes_out).unwrap_or(usize::MAX));
@@ -273,6 +284,7 @@ impl Plugin {
             Some(Overrun::BytesIn { bytes }) => {
                 return CallError::BytesIn { at, bytes: *bytes, budget: budget.bytes_in };
             }
+            Some(Overrun::Starved) => return self.host(call, &error),
             None => {}
         }
         match error.downcast_ref::<Trap>() {

@@ -52,6 +52,8 @@ pub(crate) enum Overrun {
     Memory { asked: u64 },
     #[error("{bytes} bytes in")]
     BytesIn { bytes: u64 },
+    #[error("the machine is overloaded: a call did not get the processor for its wall time")]
+    Starved,
 }
 
 /// The data of a store.
@@ -135,7 +137,12 @@ impl WasiView for CallState {
 /// Memory is summed over all memories of the call. Asking for more ends the call: a guest that went on with
 /// less could not be told from one whose answer depends on its budget.
 impl ResourceLimiter for CallState {
-    fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let asked = self.memory.saturating_add((desired.saturating_sub(current)) as u64);
         if asked > self.shared.budget.memory_bytes {
             return Err(wasmtime::Error::from(Overrun::Memory { asked }));
@@ -144,7 +151,29 @@ impl ResourceLimiter for CallState {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_ELEMENTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_summed_over_all_memories_of_a_call() {
+        let budget = Budget { memory_bytes: 100, ..Budget::default() };
+        let shared = Shared { task: TaskName::new("t").unwrap(), budget, assets: Assets::none() };
+        let mut state = CallState::new(Arc::new(shared), Call::Score, 0, None);
+        assert!(state.memory_growing(0, 60, None).unwrap());
+        assert!(state.memory_growing(0, 30, None).unwrap());
+        let refused = state.memory_growing(30, 41, None).unwrap_err();
+        assert!(matches!(refused.downcast_ref(), Some(Overrun::Memory { asked: 101 })), "{refused}");
+        assert!(state.memory_growing(30, 40, None).unwrap());
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn link(l: &mut Linker<CallState>) -> wasmtime::Result<()> {
     sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(l, CallState::filesystem)?;
 
     cli::environment::add_to_linker::<_, WasiCli>(l, CallState::cli)?;
-    cli::exit::add_to_linker::<_, WasiCli>(l, &cli::exit::LinkOptions::default(), CallState::cli)?;
+    cli::exit::add_to_linker::<_, WasiCli>(l, CallState::cli)?;
     cli::stdin::add_to_linker::<_, WasiCli>(l, CallState::cli)?;
     cli::stdout::add_to_linker::<_, WasiCli>(l, CallState::cli)?;
     cli::stderr::add_to_linker::<_, WasiCli>(l, CallState::cli)?;

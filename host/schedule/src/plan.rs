@@ -43,8 +43,8 @@ pub(crate) fn check(config: &ScheduleConfig) -> Result<(), ScheduleError> {
         return refuse("every share has to be above 0 and at most 1, every probability at least 0");
     }
     let sum: f64 = planning.shares.iter().map(|o| o.probability).sum();
-    // Also refuses NaN.
-    if !((sum - 1.0).abs() <= 1e-9) {
+    let sums_to_one = (sum - 1.0).abs() <= 1e-9;
+    if !sums_to_one {
         return refuse("the probabilities of its shares have to sum to 1");
     }
     if !(planning.share_multiplier > 0.0 && planning.share_multiplier.is_finite()) {

@@ -105,7 +105,6 @@ pub struct Validator {
     chain: Arc<dyn Chain>,
     clock: Arc<dyn Clock>,
     schedule: Schedule,
-    first: Vec<Effect>,
     period_s: u64,
     addresses: BTreeMap<Hotkey, Option<SocketAddr>>,
     jobs: JoinSet<Job>,
@@ -131,8 +130,7 @@ impl Validator {
             max_in_flight: settings.max_in_flight,
             max_in_flight_per_miner: settings.max_in_flight_per_miner,
         };
-        let now = clock.now_us();
-        let (schedule, first) = Schedule::new(config, secret.clone(), resume::read(&store)?, now)
+        let schedule = Schedule::new(config, secret.clone(), resume::read(&store)?)
             .map_err(|e| ValidatorError::Part { part: "schedule", why: e.to_string() })?;
         let controls = Arc::new(Controls::default());
         let sender = Arc::new(Sender {
@@ -171,7 +169,6 @@ impl Validator {
             chain,
             clock,
             schedule,
-            first,
             period_s: settings.period_s,
             addresses: BTreeMap::new(),
             jobs: JoinSet::new(),
@@ -196,10 +193,6 @@ impl Validator {
     /// # Errors
     /// The first error after which nothing can be kept any more; the chain being away is not one.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ValidatorError> {
-        let first = std::mem::take(&mut self.first);
-        if self.perform(first) {
-            return Ok(());
-        }
         self.refresh_metagraph().await;
         let every = Duration::from_secs((self.period_s / 4).clamp(3, 300));
         let mut refresh = tokio::time::interval(every);

@@ -13,7 +13,9 @@ pub const DENIED_PORTS: [u16; 13] = [22, 23, 25, 53, 465, 587, 2375, 3306, 5432,
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Loopback, private, shared or unique-local: fine in a laboratory, never on a public subnet.
-    #[error("the address is private ({0}): on a laboratory subnet, allow private miners; elsewhere the miner has to announce a public one")]
+    #[error(
+        "the address is private ({0}): on a laboratory subnet, allow private miners; elsewhere the miner has to announce a public one"
+    )]
     Private(&'static str),
     /// Never an address of a miner.
     #[error("the address is not one of a host ({0}): the miner has to announce a public unicast address")]
@@ -105,16 +107,47 @@ mod tests {
     #[test]
     fn no_announced_address_reaches_our_own_network() {
         for ip in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1",
-            "100.127.255.255", "169.254.169.254", "0.0.0.1", "0.0.0.0", "224.0.0.1", "239.1.1.1",
-            "240.0.0.1", "255.255.255.255", "192.0.0.170", "198.18.0.1", "192.88.99.1", "::", "::1",
-            "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::a00:1", "64:ff9b:1::1",
-            "2002:7f00:1::", "2001::1", "2001:2::1", "2001:db8::1", "fc00::1", "fd12::1", "fe80::1",
-            "fec0::1", "ff02::1", "100::1", "4000::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "169.254.169.254",
+            "0.0.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "239.1.1.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "192.0.0.170",
+            "198.18.0.1",
+            "192.88.99.1",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:2::1",
+            "2001:db8::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "100::1",
+            "4000::1",
         ] {
             assert!(ask(ip, false).is_err(), "{ip}");
         }
-        for ip in ["8.8.8.8", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1", "2600::1", "2001:4860::1"] {
+        for ip in
+            ["8.8.8.8", "172.15.0.1", "172.32.0.1", "100.63.0.1", "100.128.0.1", "2600::1", "2001:4860::1"]
+        {
             assert_eq!(ask(ip, false), Ok(()), "{ip}");
         }
     }
@@ -124,7 +157,8 @@ mod tests {
         for ip in ["127.0.0.1", "10.0.0.1", "192.168.0.1", "::1", "fd00::1"] {
             assert_eq!(ask(ip, true), Ok(()), "{ip}");
         }
-        for ip in ["169.254.169.254", "0.0.0.0", "::ffff:127.0.0.1", "2002:7f00:1::", "fe80::1", "224.0.0.1"] {
+        for ip in ["169.254.169.254", "0.0.0.0", "::ffff:127.0.0.1", "2002:7f00:1::", "fe80::1", "224.0.0.1"]
+        {
             assert!(ask(ip, true).is_err(), "{ip}");
         }
     }

@@ -149,10 +149,7 @@ impl Announcement {
                 // Also turns -0 into 0.
                 c => Ok(c + 0.0),
             });
-            capacities
-                .entry(task)
-                .and_modify(|c| *c = Err(CapacityFault::Duplicate))
-                .or_insert(capacity);
+            capacities.entry(task).and_modify(|c| *c = Err(CapacityFault::Duplicate)).or_insert(capacity);
         }
         Ok(Self { capacities })
     }
@@ -184,7 +181,7 @@ struct Raw<'a> {
 /// A JSON object in its order, duplicates kept, values unread.
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Pairs<'de> {
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct V;
         impl<'de> Visitor<'de> for V {

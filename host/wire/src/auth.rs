@@ -160,8 +160,7 @@ impl BtAuth {
     #[must_use]
     pub fn new(mut policy: Policy) -> Self {
         policy.retention = policy.retention.max((policy.max_age + policy.skew) * 2);
-        let store =
-            ReplayStore::new(policy.retention.as_nanos(), policy.max_signers, policy.per_signer);
+        let store = ReplayStore::new(policy.retention.as_nanos(), policy.max_signers, policy.per_signer);
         Self { policy, replays: Mutex::new(store), last_nonce: Mutex::new(0) }
     }
 
@@ -173,17 +172,20 @@ impl BtAuth {
         *last
     }
 
-    fn sign_at(&self, keypair: &Keypair, parts: &Parts<'_>, nonce: u128) -> Vec<(HeaderName, HeaderValue)> {
+    /// Signs with a given nonce: for tests, and for checking that a miner refuses stale ones.
+    #[must_use]
+    pub fn sign_at(
+        &self,
+        keypair: &Keypair,
+        parts: &Parts<'_>,
+        nonce: u128,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let (sender, nonce) = (keypair.hotkey().ss58(), nonce.to_string());
         let receiver = parts.receiver.map(|r| r.ss58());
         let signature = keypair.sign(&payload(parts, &nonce, &sender, receiver.as_deref()));
         let signature = format!("0x{}", hex::encode(signature));
-        let mut out = vec![
-            (VERSION, "1".to_owned()),
-            (HOTKEY, sender),
-            (NONCE, nonce),
-            (SIGNATURE, signature),
-        ];
+        let mut out =
+            vec![(VERSION, "1".to_owned()), (HOTKEY, sender), (NONCE, nonce), (SIGNATURE, signature)];
         out.extend(receiver.map(|r| (RECEIVER, r)));
         // Digits, hex and base58 are visible ASCII, which every header value may hold.
         out.into_iter().filter_map(|(n, v)| Some((n, HeaderValue::from_str(&v).ok()?))).collect()
@@ -220,15 +222,12 @@ fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>,
     if all.next().is_some() {
         return Err(AuthError::Malformed("a header appears twice"));
     }
-    first
-        .map(|v| v.to_str().map_err(|_| AuthError::Malformed("a header is not plain ASCII")))
-        .transpose()
+    first.map(|v| v.to_str().map_err(|_| AuthError::Malformed("a header is not plain ASCII"))).transpose()
 }
 
 fn required<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, AuthError> {
-    one(headers, name)?.ok_or(AuthError::Malformed(
-        "one of X-Bittensor-Version, -Hotkey, -Nonce, -Signature is missing",
-    ))
+    one(headers, name)?
+        .ok_or(AuthError::Malformed("one of X-Bittensor-Version, -Hotkey, -Nonce, -Signature is missing"))
 }
 
 impl Scheme for BtAuth {
@@ -246,7 +245,9 @@ impl Scheme for BtAuth {
             return Err(Malformed("X-Bittensor-Version is not 1"));
         }
         if one(headers, &CRYPTO)?.is_some() {
-            return Err(Malformed("X-Bittensor-Crypto: only sr25519 is served, which is said by leaving it out"));
+            return Err(Malformed(
+                "X-Bittensor-Crypto: only sr25519 is served, which is said by leaving it out",
+            ));
         }
         let sender: Hotkey = required(headers, &HOTKEY)?
             .parse()
@@ -338,10 +339,7 @@ mod tests {
         assert_eq!(fixture.cases.len(), 28);
         for case in fixture.cases {
             let body = hex::decode(&case.body_hex).unwrap();
-            let headers = map(case
-                .headers
-                .iter()
-                .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())));
+            let headers = map(case.headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())));
             let parts = Parts {
                 method: &case.method,
                 path_and_query: &case.path,

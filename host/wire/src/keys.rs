@@ -157,7 +157,7 @@ pub fn read_keyfile(path: impl AsRef<Path>) -> Result<Keypair, KeyError> {
         return Err(format("it is longer than 64 KiB"));
     }
     let mut raw = Zeroizing::new(Vec::with_capacity(4096));
-    file.by_ref().take(MAX_KEYFILE).read_to_end(&mut raw).map_err(io)?;
+    (&mut file).take(MAX_KEYFILE).read_to_end(&mut raw).map_err(io)?;
     // `gAAAA` starts a Fernet token, the oldest of bittensor's encryptions.
     if [b"$NACL".as_slice(), b"$ANSIBLE_VAULT", b"gAAAA"].iter().any(|p| raw.starts_with(p)) {
         return Err(KeyError::Encrypted { path: path.to_owned() });
@@ -166,10 +166,9 @@ pub fn read_keyfile(path: impl AsRef<Path>) -> Result<Keypair, KeyError> {
     if !text.starts_with('{') {
         return seed_of(text).map(|s| Keypair::from_seed(*s)).ok_or_else(|| format("no seed in it"));
     }
-    let fields: Keyfile = serde_json::from_str(text).map_err(|_| format("its JSON cannot be read"))?;
-    let seed = fields.secret_seed.as_deref().ok_or_else(|| format("\"secretSeed\" is missing"))?;
-    let seed =
-        seed_of(seed).ok_or_else(|| format("\"secretSeed\" is not 0x and 64 hex digits"))?;
+    let fields: Keyfile<'_> = serde_json::from_str(text).map_err(|_| format("its JSON cannot be read"))?;
+    let seed = fields.secret_seed.ok_or_else(|| format("\"secretSeed\" is missing"))?;
+    let seed = seed_of(seed).ok_or_else(|| format("\"secretSeed\" is not 0x and 64 hex digits"))?;
     let keypair = Keypair::from_seed(*seed);
     match fields.address {
         Some(stated) if stated != keypair.hotkey().ss58() => Err(KeyError::Mismatch {
@@ -181,10 +180,11 @@ pub fn read_keyfile(path: impl AsRef<Path>) -> Result<Keypair, KeyError> {
     }
 }
 
+/// The seed is borrowed from the text, which is wiped.
 #[derive(serde::Deserialize)]
-struct Keyfile {
+struct Keyfile<'a> {
     #[serde(rename = "secretSeed")]
-    secret_seed: Option<Zeroizing<String>>,
+    secret_seed: Option<&'a str>,
     #[serde(rename = "ss58Address")]
     address: Option<String>,
 }
@@ -262,7 +262,9 @@ mod tests {
         let seed = format!("0x{}", "11".repeat(32));
         let plain = file(dir.path(), "plain", 0o600, &format!("{seed}\n"));
         assert_eq!(read_keyfile(plain).unwrap().hotkey(), hotkey);
-        let json = format!(r#"{{"accountId":"0x00","secretSeed":"{seed}","secretPhrase":null,"ss58Address":"{hotkey}"}}"#);
+        let json = format!(
+            r#"{{"accountId":"0x00","secretSeed":"{seed}","secretPhrase":null,"ss58Address":"{hotkey}"}}"#
+        );
         assert_eq!(read_keyfile(file(dir.path(), "json", 0o400, &json)).unwrap().hotkey(), hotkey);
         let fresh = dir.path().join("fresh");
         let made = create_keyfile(&fresh).unwrap();

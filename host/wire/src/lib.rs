@@ -15,6 +15,7 @@ pub mod client;
 pub mod keys;
 pub mod schema;
 
+mod reader;
 mod replay;
 mod sse;
 mod stamp;

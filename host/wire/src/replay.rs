@@ -38,7 +38,13 @@ pub(crate) struct ReplayStore {
 
 impl ReplayStore {
     pub(crate) fn new(retention_ns: u128, max_signers: usize, per_signer: usize) -> Self {
-        Self { signers: HashMap::new(), retention_ns, max_signers, per_signer: per_signer.max(1), latest_ns: 0 }
+        Self {
+            signers: HashMap::new(),
+            retention_ns,
+            max_signers,
+            per_signer: per_signer.max(1),
+            latest_ns: 0,
+        }
     }
 
     /// Records a nonce whose signature was verified, or says why it is not new.

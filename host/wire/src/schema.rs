@@ -104,7 +104,8 @@ mod tests {
     fn every_schema_of_the_book_compiles_and_accepts_its_own_examples() {
         for schema in Schema::ALL {
             let value: Value = serde_json::from_str(schema.text()).unwrap();
-            let examples = value["examples"].as_array().unwrap_or_else(|| panic!("{schema:?} has no examples"));
+            let examples =
+                value["examples"].as_array().unwrap_or_else(|| panic!("{schema:?} has no examples"));
             assert!(!examples.is_empty());
             for example in examples {
                 schema.check(example).unwrap_or_else(|e| panic!("{schema:?}: {e:?}"));

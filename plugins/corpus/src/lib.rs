@@ -1,26 +1,164 @@
-//! Text that reads like people's, from seeded draws.
+//! Invented text that reads like people's: questions and chats, notes, tables, code, logs.
+//!
+//! Not a list of prompts: a grammar per language (`grammar/*.txt`) with a few thousand words, whose openings
+//! put what is particular (names, places, numbers, invented firms and identifiers) into the first words. A
+//! miner that keeps answers, or prefixes, finds nothing to keep; and nothing is added to the text to make it
+//! unique that a person would not write.
+//!
+//! The draws come from the caller's seed; the same seed gives the same text on every machine.
+
+mod grammar;
+mod paste;
+mod style;
+
 use nineteen_sdk::Rng;
-/// x
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role { /// s
- System, /// u
- User, /// a
- Assistant }
-/// x
+
+use crate::grammar::{Grammar, Language};
+use crate::style::Style;
+
+/// Who says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Instructions before the chat.
+    System,
+    /// A person.
+    User,
+    /// A model.
+    Assistant,
+}
+
+/// What a chat shall be like.
 #[derive(Debug, Clone)]
-pub struct ChatShape { /// t
- pub turns: usize, /// s
- pub system: bool, /// w
- pub words: Vec<usize>, /// p
- pub pasted_words: usize }
-/// first version
+pub struct ChatShape {
+    /// Turns of the person, at least 1.
+    pub turns: usize,
+    /// Whether instructions come first.
+    pub system: bool,
+    /// Words wanted of each turn; a turn is never cut in the middle of a sentence, so it is a wish.
+    pub words: Vec<usize>,
+    /// Words of pasted material in the first turn; 0 for none.
+    pub pasted_words: usize,
+}
+
+/// Sentences that one turn may have, whatever is wished for.
+const MAX_SENTENCES: usize = 120;
+
+/// A chat that ends with the person's turn.
+#[must_use]
 pub fn chat(rng: &mut Rng, shape: &ChatShape) -> Vec<(Role, String)> {
-    let mut out = vec![];
-    for w in &shape.words { if !out.is_empty() { out.push((Role::Assistant, passage(rng, 20))); } out.push((Role::User, passage(rng, *w))); }
-    out
+    let language = Language::draw(rng);
+    let grammar = Grammar::of(language);
+    let style = Style::draw(rng);
+    let mut said = Vec::with_capacity(2 * shape.turns + 1);
+    if shape.system {
+        said.push((Role::System, grammar.text("system", rng)));
+    }
+    let wish = |turn: usize| shape.words.get(turn).copied().unwrap_or(12);
+    let opening = style.apply(&turn(&grammar, language, rng, "open", wish(0)), rng);
+    let opening = match shape.pasted_words {
+        0 => opening,
+        words => {
+            let material = paste::material(&grammar, rng, words);
+            if rng.chance(0.8) {
+                format!("{opening}\n\n{material}")
+            } else {
+                format!("{material}\n\n{opening}")
+            }
+        }
+    };
+    said.push((Role::User, opening));
+    for i in 1..shape.turns.max(1) {
+        said.push((Role::Assistant, answer(&grammar, language, rng)));
+        // Some people change the subject.
+        let rule = if rng.chance(0.2) { "open" } else { "follow" };
+        said.push((Role::User, style.apply(&turn(&grammar, language, rng, rule, wish(i)), rng)));
+    }
+    said
 }
-/// first version
+
+/// A text as people embed them: a search query, a question, a sentence or several, code, a table, a log.
+#[must_use]
 pub fn passage(rng: &mut Rng, words: usize) -> String {
-    const W: [&str; 24] = ["river","why","does","winter","my","neighbour","keep","seven","lamps","for","old","bread","when","trains","arrive","late","in","Oslo","with","green","coats","and","how","much"];
-    (0..words.max(3)).map(|_| rng.word(&W)).collect::<Vec<_>>().join(" ")
+    let language = Language::draw(rng);
+    let grammar = Grammar::of(language);
+    let style = Style::draw(rng);
+    if language != Language::English {
+        return style.apply(&turn(&grammar, language, rng, "open", words), rng);
+    }
+    let kinds = [("query", 0.12), ("open", 0.26), ("doc", 0.50), ("paste", 0.12)];
+    let kind = if words <= 7 { "query" } else { rng.weighted(&kinds).copied().unwrap_or("doc") };
+    match kind {
+        "query" => style.apply(&grammar.text("query", rng), rng),
+        "paste" => paste::material(&grammar, rng, words),
+        "doc" => {
+            let mut text = grammar.text("doc", rng);
+            more(&mut text, words, language, || grammar.text("doc", rng));
+            text
+        }
+        rule => style.apply(&turn(&grammar, language, rng, rule, words), rng),
+    }
 }
+
+/// One turn of a person: what they want, what they add, how they want it.
+fn turn(grammar: &Grammar, language: Language, rng: &mut Rng, rule: &str, words: usize) -> String {
+    let english = language == Language::English;
+    let mut text = String::new();
+    if english && rng.chance(0.12) {
+        text.push_str(&grammar.text("greet", rng));
+        text.push(' ');
+    }
+    text.push_str(&grammar.text(rule, rng));
+    more(&mut text, words.saturating_sub(4), language, || grammar.text("detail", rng));
+    if length(&text, language) + 3 < words {
+        add(&mut text, &grammar.text("ask", rng), language);
+    }
+    if english && rng.chance(0.08) {
+        add(&mut text, &grammar.text("thanks", rng), language);
+    }
+    text
+}
+
+/// What an assistant said before: prose, or a list.
+fn answer(grammar: &Grammar, language: Language, rng: &mut Rng) -> String {
+    let mut text = grammar.text("answer_head", rng);
+    let points = rng.between(1, 5);
+    let list = points > 2 && rng.chance(0.5);
+    for i in 1..=points {
+        let point = grammar.text("answer_point", rng);
+        if list {
+            text.push_str(&format!("\n{i}. {point}"));
+        } else {
+            add(&mut text, &point, language);
+        }
+    }
+    let tail = grammar.text("answer_tail", rng);
+    if !tail.is_empty() {
+        text.push_str(if list { "\n" } else { " " });
+        text.push_str(&tail);
+    }
+    text
+}
+
+fn more(text: &mut String, words: usize, language: Language, mut sentence: impl FnMut() -> String) {
+    for _ in 0..MAX_SENTENCES {
+        if length(text, language) >= words {
+            return;
+        }
+        add(text, &sentence(), language);
+    }
+}
+
+fn add(text: &mut String, sentence: &str, language: Language) {
+    if !text.is_empty() && !sentence.is_empty() && !language.without_blanks() {
+        text.push(' ');
+    }
+    text.push_str(sentence);
+}
+
+/// Words; where a language writes no blanks, two characters count as one.
+fn length(text: &str, language: Language) -> usize {
+    if language.without_blanks() { text.chars().count() / 2 } else { text.split_whitespace().count() }
+}
+
+#[cfg(test)]
+mod tests;

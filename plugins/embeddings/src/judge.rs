@@ -38,14 +38,12 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
     let rows = rows(p, &asked, &reply)?;
 
     let chosen = chosen(p, &asked, &rows, exchange);
-    let pairs: Vec<(usize, &str, &[f32])> = chosen
-        .iter()
-        .filter_map(|i| Some((*i, asked.input.get(*i)?.as_str(), *rows.get(*i)?)))
-        .collect();
+    let pairs: Vec<(usize, &str, &[f32])> =
+        chosen.iter().filter_map(|i| Some((*i, asked.input.get(*i)?.as_str(), *rows.get(*i)?))).collect();
     let texts: Vec<&str> = pairs.iter().map(|(_, text, _)| *text).collect();
-    let reference = cx.check(EmbeddingEmbed { model: &p.model, texts: &texts }).map_err(|stop| {
-        if stop.is_invalid() { Stop::Inconclusive(format!("{stop:?}")) } else { stop }
-    })?;
+    let reference = cx
+        .check(EmbeddingEmbed { model: &p.model, texts: &texts })
+        .map_err(|stop| if stop.is_invalid() { Stop::Inconclusive(format!("{stop:?}")) } else { stop })?;
     if reference.rows.iter().any(|r| r.len() != p.dimension || !(norm(r) > 0.0)) {
         return Err(Stop::Inconclusive(format!("evidence: the model has no {} dimensions", p.dimension)));
     }
@@ -120,9 +118,10 @@ fn chosen(p: &Params, asked: &Body, rows: &[&[f32]], exchange: &Exchange) -> Vec
         .collect();
     let mut order: Vec<usize> = Vec::with_capacity(n);
     for (i, name) in named.iter().enumerate() {
-        let twin = named.iter().zip(&asked.input).position(|(other, text)| {
-            other == name && asked.input.get(i).is_some_and(|own| own != text)
-        });
+        let twin = named
+            .iter()
+            .zip(&asked.input)
+            .position(|(other, text)| other == name && asked.input.get(i).is_some_and(|own| own != text));
         if let Some(twin) = twin {
             order.extend([i, twin]);
         }

@@ -98,14 +98,8 @@ impl Params {
                 self.norm_tolerance >= 0.0 && self.norm_tolerance.is_finite(),
                 "norm_tolerance must be at least 0",
             ),
-            (
-                unit(s.single_share) && unit(s.base64_share),
-                "shares in synthetic must be within 0 and 1",
-            ),
-            (
-                s.inputs_mean >= 1.0 && s.inputs_mean.is_finite(),
-                "synthetic.inputs_mean must be at least 1",
-            ),
+            (unit(s.single_share) && unit(s.base64_share), "shares in synthetic must be within 0 and 1"),
+            (s.inputs_mean >= 1.0 && s.inputs_mean.is_finite(), "synthetic.inputs_mean must be at least 1"),
             (
                 positive(s.words_median) && (0.0..=3.0).contains(&s.words_sigma),
                 "synthetic.words_median must be above 0, words_sigma within 0 and 3",

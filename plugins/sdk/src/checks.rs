@@ -63,7 +63,6 @@ pub struct TextTokenize<'a> {
 /// Token ids.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Tokenized {
-    #[expect(dead_code, reason = "read to refuse any other version")]
     version: V1,
     /// The ids.
     pub ids: Vec<u32>,
@@ -98,7 +97,6 @@ pub struct TextRender<'a> {
 /// A chat as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Rendered {
-    #[expect(dead_code, reason = "read to refuse any other version")]
     version: V1,
     /// The text.
     pub text: String,
@@ -201,7 +199,6 @@ pub struct TextReplay<'a> {
 /// One entry per token of the completion in every list that is not empty.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Replayed {
-    #[expect(dead_code, reason = "read to refuse any other version")]
     version: V1,
     /// Tokens of the rendered prompt.
     pub prompt_tokens: u64,

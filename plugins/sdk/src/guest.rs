@@ -56,8 +56,7 @@ impl<T: Task> wit_task::Guest for Adapter<T> {
         body: Vec<u8>,
         seed: Vec<u8>,
     ) -> wit::Admission {
-        let call =
-            types::ClientCall { operation: &operation, content_type: &content_type, body: &body };
+        let call = types::ClientCall { operation: &operation, content_type: &content_type, body: &body };
         let admitted = params::<T>(&json)
             .map_err(|e| Refusal::bad_request("invalid_manifest", e))
             .and_then(|p| T::admit(&p, call, &mut Rng::new(&seed)));

@@ -8,6 +8,10 @@
 //! `guest`, which exists on `wasm32` alone, touches the generated bindings. Nothing here reads a clock, an
 //! environment or the operating system's randomness: a component built with it imports no WASI at all.
 
+// The generated bindings name their runtime by an absolute path, here and in the crates that export.
+#[cfg(target_arch = "wasm32")]
+extern crate self as nineteen_sdk;
+
 pub mod checks;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -46,7 +50,7 @@ macro_rules! export {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::guest::Adapter<$task>;
-            $crate::guest::bindings::__export_plugin!(Exported with_types_in $crate::guest::bindings);
+    $crate::guest::bindings::__export_plugin!(Exported with_types_in $crate::guest::bindings);
         };
     };
 }

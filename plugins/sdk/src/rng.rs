@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn choices_follow_their_weights() {
         let mut rng = Rng::new(&[2; 32]);
-        let hits = (0..N).filter(|_| rng.weighted(&[("a", 1.0), ("b", 0.0), ("c", 3.0)]) == Some(&"c")).count();
+        let hits =
+            (0..N).filter(|_| rng.weighted(&[("a", 1.0), ("b", 0.0), ("c", 3.0)]) == Some(&"c")).count();
         assert!((hits as f64 / N as f64 - 0.75).abs() < 0.02);
         assert!((0..N).all(|_| rng.weighted(&[("a", 1.0), ("b", 0.0)]) == Some(&"a")));
         let firsts = (0..N).filter(|_| rng.zipf(3, 1.0) == 0).count();

@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn comments_other_fields_and_empty_events_say_nothing() {
-        let stream = b": ping\n\nevent: x\nid: 7\nretry: 3\n\ndatabase: no\n\ndata: yes\n: in between\n\n\n\n";
+        let stream =
+            b": ping\n\nevent: x\nid: 7\nretry: 3\n\ndatabase: no\n\ndata: yes\n: in between\n\n\n\n";
         assert_eq!(texts(stream), ["yes"]);
         assert_eq!(texts(b"data\n\n"), [""], "a bare field name is an empty line of data");
     }

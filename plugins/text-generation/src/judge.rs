@@ -99,9 +99,10 @@ fn sampler(asked: &Body, claimed: Option<&str>) -> Result<Sampler, Stop> {
         None | Some("greedy" | "seeded" | "unseeded") if temperature <= 0.0 => Ok(Sampler::Greedy),
         None | Some("seeded") => Ok(seeded()),
         Some("unseeded") => Ok(Sampler::Unseeded { temperature, top_p, top_k }),
-        Some("greedy") => {
-            Err(Stop::violation("sampler.greedy", format!("greedy, where temperature {temperature} was asked for")))
-        }
+        Some("greedy") => Err(Stop::violation(
+            "sampler.greedy",
+            format!("greedy, where temperature {temperature} was asked for"),
+        )),
         Some(other) => {
             Err(Stop::violation("sampler.unknown", format!("`{}` is no sampler class", clip(other, 40))))
         }
@@ -171,7 +172,8 @@ fn agrees(asked: &Body, reply: &Reply, replay: &Replayed) -> Result<(), Stop> {
         return Err(Stop::violation("tokens.after_eos", "tokens after the end of the sequence"));
     }
     if reply.usage.prompt_tokens != replay.prompt_tokens {
-        let words = format!("usage says {}, the prompt has {}", reply.usage.prompt_tokens, replay.prompt_tokens);
+        let words =
+            format!("usage says {}, the prompt has {}", reply.usage.prompt_tokens, replay.prompt_tokens);
         return Err(Stop::violation("usage.prompt", words));
     }
     let n = replay.ids.len() as u64;

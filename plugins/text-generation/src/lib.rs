@@ -53,7 +53,8 @@ impl Task for TextGeneration {
 
     fn admit(params: &Params, call: ClientCall<'_>, rng: &mut Rng) -> Result<Request, Refusal> {
         if call.operation != OPERATION {
-            let message = format!("this task serves {OPERATION}, not {}", nineteen_sdk::clip(call.operation, 60));
+            let message =
+                format!("this task serves {OPERATION}, not {}", nineteen_sdk::clip(call.operation, 60));
             return Err(Refusal { status: 404, code: "unknown_operation".to_owned(), message });
         }
         request::admit(params, openai::client_body(call.content_type, call.body)?, rng)

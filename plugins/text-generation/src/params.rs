@@ -148,9 +148,15 @@ impl Params {
                 self.z_free >= 0.0 && self.z_free < self.z_zero && self.z_zero.is_finite(),
                 "z_free must be at least 0 and below z_zero",
             ),
-            (positive(self.outside_zero) && unit(self.outside_zero), "outside_zero must be above 0, at most 1"),
             (
-                unit(s.stream_share) && unit(s.system_share) && unit(s.client_seed_share) && unit(s.pasted_share),
+                positive(self.outside_zero) && unit(self.outside_zero),
+                "outside_zero must be above 0, at most 1",
+            ),
+            (
+                unit(s.stream_share)
+                    && unit(s.system_share)
+                    && unit(s.client_seed_share)
+                    && unit(s.pasted_share),
                 "shares in synthetic must be within 0 and 1",
             ),
             (
@@ -164,7 +170,9 @@ impl Params {
                 "synthetic.words_median must be above 0, words_sigma within 0 and 3",
             ),
             (
-                s.pasted_words_mean >= 0.0 && s.pasted_words_mean.is_finite() && positive(s.reply_tokens_mean),
+                s.pasted_words_mean >= 0.0
+                    && s.pasted_words_mean.is_finite()
+                    && positive(s.reply_tokens_mean),
                 "synthetic.pasted_words_mean must be at least 0, reply_tokens_mean above 0",
             ),
         ];

@@ -74,21 +74,21 @@ pub struct Chat {
     pub seed: Option<i64>,
     /// Whether the reply streams.
     pub stream: Option<bool>,
-    n: Option<Value>,
-    best_of: Option<Value>,
-    tools: Option<Value>,
-    functions: Option<Value>,
-    tool_choice: Option<Value>,
-    function_call: Option<Value>,
-    stop: Option<Value>,
-    logit_bias: Option<Value>,
-    presence_penalty: Option<Value>,
-    frequency_penalty: Option<Value>,
-    repetition_penalty: Option<Value>,
-    min_p: Option<Value>,
-    response_format: Option<Value>,
-    top_logprobs: Option<Value>,
-    audio: Option<Value>,
+    pub(crate) n: Option<Value>,
+    pub(crate) best_of: Option<Value>,
+    pub(crate) tools: Option<Value>,
+    pub(crate) functions: Option<Value>,
+    pub(crate) tool_choice: Option<Value>,
+    pub(crate) function_call: Option<Value>,
+    pub(crate) stop: Option<Value>,
+    pub(crate) logit_bias: Option<Value>,
+    pub(crate) presence_penalty: Option<Value>,
+    pub(crate) frequency_penalty: Option<Value>,
+    pub(crate) repetition_penalty: Option<Value>,
+    pub(crate) min_p: Option<Value>,
+    pub(crate) response_format: Option<Value>,
+    pub(crate) top_logprobs: Option<Value>,
+    pub(crate) audio: Option<Value>,
 }
 
 /// A message as clients send it.
@@ -187,7 +187,8 @@ pub fn admit(params: &Params, chat: Chat, rng: &mut Rng) -> Result<Request, Refu
     let messages = messages(chat.messages)?;
     let room = params.context_tokens.saturating_sub(about_tokens(&messages));
     if room < 8 {
-        let message = format!("the messages leave no room in the context of {} tokens", params.context_tokens);
+        let message =
+            format!("the messages leave no room in the context of {} tokens", params.context_tokens);
         return Err(Refusal::bad_request("context_length_exceeded", message));
     }
     let (seed, request) = noise(chat.seed, rng);
@@ -222,7 +223,10 @@ fn noise(client: Option<i64>, rng: &mut Rng) -> (u64, u64) {
 
 fn messages(given: Vec<ClientMessage>) -> Result<Vec<Message>, Refusal> {
     if given.is_empty() || given.len() > MAX_MESSAGES {
-        return Err(invalid(format!("`messages` has {} entries; 1 to {MAX_MESSAGES} are possible", given.len())));
+        return Err(invalid(format!(
+            "`messages` has {} entries; 1 to {MAX_MESSAGES} are possible",
+            given.len()
+        )));
     }
     let mut messages = Vec::with_capacity(given.len());
     for (i, message) in given.into_iter().enumerate() {
@@ -241,7 +245,9 @@ fn messages(given: Vec<ClientMessage>) -> Result<Vec<Message>, Refusal> {
             Some(Content::Parts(parts)) => {
                 if let Some(part) = parts.iter().find(|p| p.kind != "text") {
                     let kind = clip(&part.kind, 40);
-                    return Err(invalid(format!("`messages[{i}].content` has a part `{kind}`; only text is possible")));
+                    return Err(invalid(format!(
+                        "`messages[{i}].content` has a part `{kind}`; only text is possible"
+                    )));
                 }
                 parts.into_iter().map(|p| p.text).collect::<Vec<_>>().join("\n")
             }

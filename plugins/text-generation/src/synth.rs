@@ -29,7 +29,8 @@ pub fn synthesize(p: &Params, rng: &mut Rng) -> Result<Synthetic, String> {
         let body: Body = serde_json::from_slice(&request.body).map_err(|e| e.to_string())?;
         return Ok(Synthetic { expected_units: expected(p, body.max_tokens), request });
     }
-    Err("the context is too short for any chat: raise context_tokens or lower synthetic.words_median".to_owned())
+    Err("the context is too short for any chat: raise context_tokens or lower synthetic.words_median"
+        .to_owned())
 }
 
 /// Replies would be exponentially long around their mean, were they not cut: `m (1 - exp(-cut / m))`.
@@ -49,7 +50,11 @@ fn invent(p: &Params, rng: &mut Rng) -> Chat {
         turns,
         system: rng.chance(s.system_share),
         words: (0..turns).map(|_| words(rng.lognormal(s.words_median, s.words_sigma))).collect(),
-        pasted_words: if rng.chance(s.pasted_share) { words(rng.gamma(1.5, s.pasted_words_mean / 1.5)) } else { 0 },
+        pasted_words: if rng.chance(s.pasted_share) {
+            words(rng.gamma(1.5, s.pasted_words_mean / 1.5))
+        } else {
+            0
+        },
     };
     let messages = nineteen_corpus::chat(rng, &shape)
         .into_iter()
@@ -66,7 +71,10 @@ fn invent(p: &Params, rng: &mut Rng) -> Chat {
         messages,
         temperature: temperature(rng),
         top_p: top_p(rng),
-        top_k: rng.weighted(&[(None, 0.82), (Some(50), 0.08), (Some(40), 0.06), (Some(20), 0.04)]).copied().flatten(),
+        top_k: rng
+            .weighted(&[(None, 0.82), (Some(50), 0.08), (Some(40), 0.06), (Some(20), 0.04)])
+            .copied()
+            .flatten(),
         max_tokens: max_tokens(rng),
         seed: rng.chance(s.client_seed_share).then(|| client_seed(rng)),
         stream: Some(rng.chance(s.stream_share)),
@@ -115,7 +123,11 @@ fn max_tokens(rng: &mut Rng) -> Option<i64> {
 
 fn client_seed(rng: &mut Rng) -> i64 {
     const LIKED: [i64; 9] = [42, 42, 42, 0, 1, 7, 123, 1234, 1337];
-    if rng.chance(0.6) { rng.pick(&LIKED).copied().unwrap_or(42) } else { rng.between(0, i64::from(u32::MAX)) }
+    if rng.chance(0.6) {
+        rng.pick(&LIKED).copied().unwrap_or(42)
+    } else {
+        rng.between(0, i64::from(u32::MAX))
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use crate::stamp::{self, Key};
 /// Oldest Python that the pinned packages run on.
 const OLDEST: (u32, u32) = (3, 10);
 
-/// Asked in this order; the first that is new enough and can make environments is taken.
+/// Versions for which every pinned package has a wheel at the time of writing: taken before others that will do.
+const WELL_SERVED: std::ops::RangeInclusive<(u32, u32)> = (3, 11)..=(3, 13);
+
+/// Asked in this order; the first that is well served is taken, else the first that is new enough.
 const CANDIDATES: [&str; 7] =
     ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
 
@@ -39,13 +42,22 @@ fn parse(answer: &str) -> Option<((u32, u32), bool, PathBuf)> {
 
 fn find() -> Result<Interpreter> {
     let mut without_venv = None;
+    let mut second_choice = None;
     for candidate in CANDIDATES {
         let Ok(answer) = child::ask(Command::new(candidate).args(["-I", "-c", PROBE])) else { continue };
         match parse(&answer) {
-            Some((version, true, path)) if version >= OLDEST => return Ok(Interpreter { version, path }),
+            Some((version, true, path)) if WELL_SERVED.contains(&version) => {
+                return Ok(Interpreter { version, path });
+            }
+            Some((version, true, path)) if version >= OLDEST => {
+                second_choice.get_or_insert(Interpreter { version, path });
+            }
             Some((version, false, path)) if version >= OLDEST => without_venv = Some(path),
             _ => {}
         }
+    }
+    if let Some(found) = second_choice {
+        return Ok(found);
     }
     match without_venv {
         Some(path) => bail!(
@@ -136,5 +148,10 @@ mod tests {
     #[test]
     fn three_ten_is_newer_than_three_nine() {
         assert!(parse("3 10 1 p").unwrap().0 >= OLDEST && parse("3 9 1 p").unwrap().0 < OLDEST);
+        assert!(
+            WELL_SERVED.contains(&(3, 12))
+                && !WELL_SERVED.contains(&(3, 9))
+                && !WELL_SERVED.contains(&(3, 14))
+        );
     }
 }

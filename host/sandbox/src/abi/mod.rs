@@ -26,11 +26,7 @@ pub(crate) enum Broken {
 /// once. Rules that types cannot say are checked by the caller.
 pub(crate) trait Guest: Send + Sync {
     /// JSON of a description, or what is wrong with the parameters.
-    fn describe(
-        &self,
-        store: &mut Store<CallState>,
-        params: &str,
-    ) -> Result<Result<String, String>, Broken>;
+    fn describe(&self, store: &mut Store<CallState>, params: &str) -> Result<Result<String, String>, Broken>;
 
     /// A request decided by the seed, or why there is none.
     fn synthesize(

@@ -68,11 +68,7 @@ impl Linked {
 }
 
 impl Guest for Linked {
-    fn describe(
-        &self,
-        store: &mut Store<CallState>,
-        params: &str,
-    ) -> Result<Result<String, String>, Broken> {
+    fn describe(&self, store: &mut Store<CallState>, params: &str) -> Result<Result<String, String>, Broken> {
         let guest = self.fresh(store)?;
         guest.nineteen_task_task().call_describe(store, params).map_err(Broken::Call)
     }
@@ -104,9 +100,11 @@ impl Guest for Linked {
             .map_err(Broken::Call)?;
         Ok(match admission {
             types::Admission::Admitted(r) => domain::Admission::Admitted(request(r)),
-            types::Admission::Refused(r) => {
-                domain::Admission::Refused(domain::Refusal { status: r.status, code: r.code, message: r.message })
-            }
+            types::Admission::Refused(r) => domain::Admission::Refused(domain::Refusal {
+                status: r.status,
+                code: r.code,
+                message: r.message,
+            }),
         })
     }
 
@@ -189,12 +187,7 @@ fn slices(blobs: &[Bytes]) -> Vec<&[u8]> {
 }
 
 fn lower_request(r: &domain::Request) -> types::RequestParam<'_> {
-    types::RequestParam {
-        path: &r.path,
-        content_type: &r.content_type,
-        body: &r.body,
-        streamed: r.streamed,
-    }
+    types::RequestParam { path: &r.path, content_type: &r.content_type, body: &r.body, streamed: r.streamed }
 }
 
 /// Lists of an exchange in the shape that lowering borrows.
@@ -220,7 +213,9 @@ impl<'a> ExchangeParts<'a> {
             ending: match exchange.ending {
                 domain::Ending::Complete => types::Ending::Complete,
                 domain::Ending::Refused => types::Ending::Refused,
-                domain::Ending::Timeout(domain::Phase::Connect) => types::Ending::Timeout(types::Phase::Connect),
+                domain::Ending::Timeout(domain::Phase::Connect) => {
+                    types::Ending::Timeout(types::Phase::Connect)
+                }
                 domain::Ending::Timeout(domain::Phase::FirstByte) => {
                     types::Ending::Timeout(types::Phase::FirstByte)
                 }
@@ -234,12 +229,7 @@ impl<'a> ExchangeParts<'a> {
 }
 
 fn request(r: types::RequestResult) -> domain::Request {
-    domain::Request {
-        path: r.path,
-        content_type: r.content_type,
-        body: r.body.into(),
-        streamed: r.streamed,
-    }
+    domain::Request { path: r.path, content_type: r.content_type, body: r.body.into(), streamed: r.streamed }
 }
 
 fn check(c: types::CheckResult) -> domain::Check {

@@ -66,6 +66,8 @@ type Later = BTreeMap<(u64, u64), Event>;
 
 pub(crate) struct World {
     pub(crate) now: u64,
+    /// The latest time that the machine was ever told: the clock may go back.
+    latest: u64,
     pub(crate) schedule: Schedule,
     pub(crate) miners: BTreeMap<Hotkey, Character>,
     pub(crate) present: Vec<MinerRef>,
@@ -90,6 +92,7 @@ impl World {
     pub(crate) fn new(config: ScheduleConfig, miners: Vec<(MinerRef, Character)>) -> Self {
         let mut world = Self {
             now: START,
+            latest: START,
             schedule: Schedule::new(config, MasterSeed::from_bytes([9; 32]), Resume::default()).unwrap(),
             present: miners.iter().map(|(m, _)| *m).collect(),
             miners: miners.into_iter().map(|(m, c)| (m.hotkey, c)).collect(),
@@ -117,6 +120,7 @@ impl World {
 
     /// Lets an event happen now.
     pub(crate) fn event(&mut self, event: Event) {
+        self.latest = self.latest.max(self.now);
         self.remember(&event);
         let effects = self.schedule.step(self.now, event);
         for effect in effects {
@@ -126,6 +130,14 @@ impl World {
             self.schedule.next_wake_us().is_none_or(|t| t > self.now),
             "a wake-up in the past never ends"
         );
+    }
+
+    /// An event that is not true: nothing of it is on disk.
+    pub(crate) fn rumour(&mut self, event: Event) {
+        let effects = self.schedule.step(self.now, event);
+        for effect in effects {
+            self.obey(effect);
+        }
     }
 
     /// What the validator writes down before it tells the machine.
@@ -168,7 +180,7 @@ impl World {
             Effect::Dispatch(probe) => {
                 assert!(self.stored_plans.contains(&probe.id.period), "the plan was not on disk");
                 assert!(self.left.insert(probe.id.clone(), self.now).is_none(), "{:?} left twice", probe.id);
-                assert!(probe.due_us <= self.now);
+                assert!(probe.due_us <= self.latest);
                 self.disk.dispatched.insert(probe.id.clone());
                 self.under_way.insert(probe.id.clone());
                 let character = self.miners[&probe.id.miner].clone();

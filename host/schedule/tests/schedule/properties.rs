@@ -1,14 +1,12 @@
 //! Whatever happens in whatever order: nothing panics, and no probe is booked twice or lost.
 
-mod sim;
-
 use std::collections::BTreeMap;
 
+use crate::sim::{Character, S, World, config, failing, key, miner, task};
 use nineteen_domain::ledger::{OursFault, ProbeClass};
 use nineteen_domain::{PeriodId, ProbeId};
 use nineteen_schedule::{Event, FinishedProbe, MinerRef, TaskSpec};
 use proptest::prelude::*;
-use sim::{Character, S, World, config, failing, key, miner, task};
 
 #[derive(Debug, Clone)]
 enum Do {
@@ -86,7 +84,7 @@ fn action() -> impl Strategy<Value = Do> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The world asserts at every step: plan before probe, no probe leaves twice, every settled row counts
     /// each probe that left exactly once, a second settlement equals the first, no wake-up in the past.
@@ -127,7 +125,7 @@ proptest! {
                 }
                 Do::Say(Event::Finished(f)) => {
                     if !w.left.contains_key(&f.probe) {
-                        w.event(Event::Finished(f));
+                        w.rumour(Event::Finished(f));
                     }
                 }
                 Do::Say(event) => w.event(event),
