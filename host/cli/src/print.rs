@@ -10,7 +10,7 @@ use crate::error::Failure;
 /// A table with a head; every column but the first is aligned right.
 pub(crate) fn table(head: &[&str]) -> Table {
     let mut t = Table::new();
-    t.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    t.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
     for column in t.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

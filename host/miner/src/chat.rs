@@ -228,7 +228,7 @@ struct Generation {
 }
 
 impl Generation {
-    fn start(state: &MinerState, model: String, work: ChatWork, place: Place, pace: Option<f64>) -> Self {
+    fn start(state: &MinerState, work: ChatWork, place: Place, pace: Option<f64>) -> Self {
         // Room for every token: a slow client never holds up the engine, and the number is capped.
         let (sender, tokens) = mpsc::channel(usize::try_from(work.max_tokens).unwrap_or(1).max(1));
         let backend = Arc::clone(&state.backend);

@@ -9,7 +9,7 @@ use crate::segment::{self, Family, Place};
 use crate::view::{Key, tag};
 
 /// Records in the view, by kind, and segments on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Planned periods.
     pub plans: u64,
@@ -34,7 +34,7 @@ pub struct Counts {
 }
 
 /// The segments of one family.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FamilyReport {
     /// Its folder: `ledger`, `exchanges` or `evidence`.
     pub name: &'static str,
@@ -45,7 +45,7 @@ pub struct FamilyReport {
 }
 
 /// What a walk through everything found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// Records read from the segments, every checksum right.
     pub records: u64,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nineteen_domain::task::{Budget, Manifest, TaskSet};
+use nineteen_domain::task::{Manifest, TaskSet};
 use nineteen_domain::{Digest, MasterSeed, TaskName};
 use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nineteen_domain::ledger::{PeriodRow, Tally};
 use nineteen_domain::{Hotkey, PeriodId, TaskName, Uid};
 use nineteen_schedule::Status;
-use nineteen_store::{Counts, Store, StoreError, WeightsSet};
+use nineteen_store::{Store, StoreError, WeightsSet};
 use serde::{Deserialize, Serialize};
 
 pub use explain::{Explanation, ProbeStory};
@@ -174,8 +174,8 @@ pub struct ValidatorStatus {
     pub settled: Option<PeriodId>,
     /// Weights that the chain took, in all that are kept.
     pub weights_taken: usize,
-    /// Records in the store.
-    pub store: Counts,
+    /// Records in the store, by kind.
+    pub store: serde_json::Value,
 }
 
 impl Reports {
@@ -207,7 +207,7 @@ impl Reports {
             schedule: self.live.as_ref().map(|l| l.status()),
             settled: self.store.latest_settlement()?.map(|(p, _)| p),
             weights_taken: self.store.weights(1_000)?.iter().filter(|w| w.refused.is_none()).count(),
-            store: self.store.counts()?,
+            store: serde_json::to_value(self.store.counts()?).unwrap_or_default(),
         })
     }
 

@@ -1,6 +1,8 @@
 //! The real models, found where `cargo xtask setup` puts them. Absent models fail the tests: a check that is
 //! skipped in silence checks nothing.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 

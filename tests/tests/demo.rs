@@ -1,0 +1,78 @@
+//! Promise: one command runs a small subnet; cheats earn less than the slower honest miner; a `kill -9` of the
+//! validator in the middle changes nothing of that.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nineteen_tests::{cache, nineteen, repository, run};
+use serde_json::Value;
+
+fn miner<'a>(report: &'a Value, kind: &str) -> &'a Value {
+    report["miners"].as_array().unwrap().iter().find(|m| m["kind"] == kind).unwrap()
+}
+
+fn weight(report: &Value, kind: &str) -> f64 {
+    miner(report, kind)["weight"].as_f64().unwrap()
+}
+
+#[test]
+fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("demo.json");
+    let dir = folder.path().join("play");
+    let mut demo = Command::new(nineteen())
+        .args(["demo", "--period-s", "60", "--periods", "2", "--json"])
+        .arg(&json)
+        .arg("--dir")
+        .arg(&dir)
+        .arg("--taskset")
+        .arg(repository().join("tasks/taskset.toml"))
+        .env("NINETEEN_CACHE", cache())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(demo.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = Vec::new();
+    for line in lines {
+        if let Some(rest) = line.split("(process ").nth(1) {
+            // In the middle of the first period: probes are under way.
+            std::thread::sleep(Duration::from_secs(35));
+            let pid = rest.split(';').next().unwrap();
+            assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
+        }
+        said.push(line);
+    }
+    let out = demo.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", said.join("\n"));
+    assert!(said.iter().any(|l| l.contains("starting it again")), "{}", said.join("\n"));
+
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let slow = weight(&report, "honest-slow");
+    for cheat in ["int8", "impostor"] {
+        assert!(weight(&report, cheat) < slow, "{cheat}: {report:#}");
+    }
+    assert!(weight(&report, "flaky") < weight(&report, "honest-fast"), "{report:#}");
+    for m in report["miners"].as_array().unwrap() {
+        for task in ["chat-smollm2-135m", "embed-minilm-l6"] {
+            let t = &m["tasks"][task];
+            for field in ["capacity", "probes", "period_scores", "quality", "speed", "effective_volume", "share"] {
+                assert!(t.get(field).is_some(), "{field} of {task}: {m:#}");
+            }
+        }
+        assert!(m["weight_u16"].is_u64() && m["uid"].is_u64() && m["hotkey"].is_string(), "{m:#}");
+    }
+    let honest = &miner(&report, "honest-fast")["tasks"]["chat-smollm2-135m"];
+    assert!(honest["quality_mean"].as_f64().unwrap() > 0.99, "{honest:#}");
+
+    // Afterwards the store opens, and says why.
+    let config = dir.join("nineteen.toml").display().to_string();
+    let uid = miner(&report, "int8")["uid"].to_string();
+    let why = run(folder.path(), &["explain", "--config", &config, "--miner", &uid, "--task", "chat-smollm2-135m"], &[]);
+    let why = why.unwrap();
+    let words = String::from_utf8_lossy(&why.stdout);
+    assert!(why.status.success(), "{}", String::from_utf8_lossy(&why.stderr));
+    assert!(words.contains("quality Q") && words.contains("margin"), "{words}");
+}
