@@ -27,7 +27,7 @@ if sys.version_info < (3, 11):
 import tomllib
 
 HERE = Path(__file__).resolve().parent
-RECIPES = ["smollm2", "quantise", "minilm"]
+RECIPES = ["smollm2", "quantise", "minilm", "minilm_int8"]
 RECIPE_VERSION = 1
 BEAT_S = 2.0
 LOCK = "lock"  # held as long as the run lives: a process id may be another's by now

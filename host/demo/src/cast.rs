@@ -22,8 +22,8 @@ pub struct Role {
 }
 
 /// What the faster honest miner announces.
-const CHAT: u32 = 27_000;
-const VECTORS: u32 = 6_000;
+const CHAT: u32 = 36_000;
+const VECTORS: u32 = 3_600;
 
 const FAST: Role = Role {
     kind: "honest-fast",
@@ -69,7 +69,7 @@ pub const CAST: [Role; 6] = [
         about: "announces four times what it serves and rate-limits the rest",
         chat_per_hour: CHAT * 4,
         vectors_per_hour: VECTORS * 4,
-        requests_per_minute: Some(8),
+        requests_per_minute: Some(6),
         ..FAST
     },
 ];

@@ -19,7 +19,7 @@ const FLAKY_EVERY: u64 = 4;
 pub enum Character {
     /// Does the work, and fails now and then.
     Flaky,
-    /// Serves the int8 model under the name of the fp32 one.
+    /// Serves int8 models under the names of the fp32 ones.
     Int8,
     /// Sends the same text to everybody, and vectors made of hashes.
     Impostor,
@@ -29,7 +29,7 @@ impl Character {
     /// The folder of weights that it serves under the name of another model.
     #[must_use]
     pub fn stands_in(self, model: &str) -> Option<String> {
-        (self == Self::Int8 && model == "smollm2-135m-instruct").then(|| format!("{model}-int8"))
+        (self == Self::Int8).then(|| format!("{model}-int8"))
     }
 
     /// Puts itself between the protocol and the honest backend.
@@ -37,7 +37,7 @@ impl Character {
     pub fn wrap(self, honest: Arc<dyn Backend>, executors: &Executors) -> Arc<dyn Backend> {
         match self {
             Self::Int8 => honest,
-            Self::Flaky => Arc::new(Flaky { honest, seen: AtomicU64::new(0) }),
+            Self::Flaky => Arc::new(Flaky { honest, chats: AtomicU64::new(0), batches: AtomicU64::new(0) }),
             Self::Impostor => {
                 let text = executors.text("smollm2-135m-instruct");
                 Arc::new(Impostor { honest, text })
@@ -68,17 +68,15 @@ impl FromStr for Character {
 
 struct Flaky {
     honest: Arc<dyn Backend>,
-    seen: AtomicU64,
+    chats: AtomicU64,
+    batches: AtomicU64,
 }
 
-impl Flaky {
-    fn fails(&self) -> Result<(), BackendError> {
-        let seen = self.seen.fetch_add(1, Ordering::Relaxed);
-        if seen % FLAKY_EVERY == FLAKY_EVERY - 1 {
-            return Err(BackendError::Failed("out of memory".into()));
-        }
-        Ok(())
+fn fails(seen: &AtomicU64) -> Result<(), BackendError> {
+    if seen.fetch_add(1, Ordering::Relaxed) % FLAKY_EVERY == FLAKY_EVERY / 2 {
+        return Err(BackendError::Failed("out of memory".into()));
     }
+    Ok(())
 }
 
 impl Backend for Flaky {
@@ -88,7 +86,7 @@ impl Backend for Flaky {
 
     fn chat(&self, work: ChatWork, tokens: mpsc::Sender<Token>) -> BoxFuture<'_, Result<ChatEnd, BackendError>> {
         Box::pin(async move {
-            self.fails()?;
+            fails(&self.chats)?;
             self.honest.chat(work, tokens).await
         })
     }
@@ -96,7 +94,7 @@ impl Backend for Flaky {
     fn embed(&self, model: &str, texts: Vec<String>) -> BoxFuture<'_, Result<Embedded, BackendError>> {
         let model = model.to_owned();
         Box::pin(async move {
-            self.fails()?;
+            fails(&self.batches)?;
             self.honest.embed(&model, texts).await
         })
     }

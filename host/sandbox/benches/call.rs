@@ -8,6 +8,13 @@
 //! The three take turns in short batches, so that a machine that is busy is busy for all of them; a figure
 //! is the median over the batches. With `NINETEEN_COMPONENTS` (the folder of built components) the chat
 //! plugin itself is measured too, where it is there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly, like tests"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -120,7 +120,7 @@ impl Slots {
     }
 
     /// Waits for a place.
-    pub(crate) fn take(self: &Slots) -> Slot<'_> {
+    pub(crate) fn take(&self) -> Slot<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.freed.wait_while(free, |n| *n == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;

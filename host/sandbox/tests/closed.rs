@@ -1,4 +1,11 @@
 //! WASI is linked closed: a guest that imports it works, and learns nothing from it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly, like tests"
+)]
 
 mod common;
 

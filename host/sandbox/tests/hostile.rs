@@ -1,5 +1,12 @@
 //! What a plugin does wrong costs that call alone: a typed error that names task, call and budget, and the
 //! host keeps serving.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly, like tests"
+)]
 
 mod common;
 

@@ -1,4 +1,11 @@
 //! What is loaded, what is refused and in which words, and how far the cache is believed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly, like tests"
+)]
 
 mod common;
 

@@ -93,6 +93,20 @@ impl Grammar {
         if self.english || rule == "system" { articles(&out) } else { out }
     }
 
+    /// Whether there is such a rule.
+    pub(crate) fn knows(&self, rule: &str) -> bool {
+        self.body(rule).is_some()
+    }
+
+    /// What an opening is about: `food` where the rule `open` offers `{open_food}`; `None` in languages that
+    /// have one list of openings.
+    pub(crate) fn subject(&self, rng: &mut Rng) -> Option<&'static str> {
+        let body = self.body("open")?;
+        let n = alternatives(body).count() as u64;
+        let chosen = alternatives(body).nth(usize::try_from(rng.below(n)).ok()?)?;
+        chosen.strip_prefix("{open_")?.strip_suffix('}')
+    }
+
     fn body(&self, rule: &str) -> Option<&'static str> {
         self.rules.iter().find(|(name, _)| *name == rule).map(|(_, body)| *body)
     }

@@ -54,11 +54,13 @@ pub fn chat(rng: &mut Rng, shape: &ChatShape) -> Vec<(Role, String)> {
         said.push((Role::System, grammar.text("system", rng)));
     }
     let wish = |turn: usize| shape.words.get(turn).copied().unwrap_or(12);
-    let opening = style.apply(&turn(&grammar, language, rng, "open", wish(0)), rng);
+    let mut subject = grammar.subject(rng);
+    let opening =
+        style.apply(&turn(&Said { grammar: &grammar, language, subject }, rng, "open", wish(0)), rng);
     let opening = match shape.pasted_words {
         0 => opening,
         words => {
-            let material = paste::material(&grammar, rng, words);
+            let material = paste::material(&grammar, rng, subject, words);
             if rng.chance(0.8) {
                 format!("{opening}\n\n{material}")
             } else {
@@ -68,10 +70,14 @@ pub fn chat(rng: &mut Rng, shape: &ChatShape) -> Vec<(Role, String)> {
     };
     said.push((Role::User, opening));
     for i in 1..shape.turns.max(1) {
-        said.push((Role::Assistant, answer(&grammar, language, rng)));
+        said.push((Role::Assistant, answer(&Said { grammar: &grammar, language, subject }, rng)));
         // Some people change the subject.
-        let rule = if rng.chance(0.2) { "open" } else { "follow" };
-        said.push((Role::User, style.apply(&turn(&grammar, language, rng, rule, wish(i)), rng)));
+        let mut rule = "follow";
+        if rng.chance(0.2) {
+            (rule, subject) = ("open", grammar.subject(rng));
+        }
+        let text = turn(&Said { grammar: &grammar, language, subject }, rng, rule, wish(i));
+        said.push((Role::User, style.apply(&text, rng)));
     }
     said
 }
@@ -82,56 +88,81 @@ pub fn passage(rng: &mut Rng, words: usize) -> String {
     let language = Language::draw(rng);
     let grammar = Grammar::of(language);
     let style = Style::draw(rng);
+    let about = Said { grammar: &grammar, language, subject: grammar.subject(rng) };
     if language != Language::English {
-        return style.apply(&turn(&grammar, language, rng, "open", words), rng);
+        return style.apply(&turn(&about, rng, "open", words), rng);
     }
     let kinds = [("query", 0.12), ("open", 0.26), ("doc", 0.50), ("paste", 0.12)];
     let kind = if words <= 7 { "query" } else { rng.weighted(&kinds).copied().unwrap_or("doc") };
     match kind {
         "query" => style.apply(&grammar.text("query", rng), rng),
-        "paste" => paste::material(&grammar, rng, words),
+        "paste" => paste::material(&grammar, rng, None, words),
         "doc" => {
-            let mut text = grammar.text("doc", rng);
-            more(&mut text, words, language, || grammar.text("doc", rng));
+            let mut text = capital(&grammar.text("doc", rng));
+            more(&mut text, words, language, || capital(&grammar.text("doc", rng)));
             text
         }
-        rule => style.apply(&turn(&grammar, language, rng, rule, words), rng),
+        rule => style.apply(&turn(&about, rng, rule, words), rng),
+    }
+}
+
+/// In which language, and about what.
+struct Said<'a> {
+    grammar: &'a Grammar,
+    language: Language,
+    subject: Option<&'static str>,
+}
+
+impl Said<'_> {
+    /// One of the rule's texts: of the subject's own, mostly, where it has any.
+    fn text(&self, rule: &str, rng: &mut Rng) -> String {
+        let own = self.subject.map(|subject| format!("{rule}_{subject}")).filter(|r| self.grammar.knows(r));
+        match own {
+            Some(own) if rule == "open" || rng.chance(0.75) => self.grammar.text(&own, rng),
+            _ => self.grammar.text(rule, rng),
+        }
     }
 }
 
 /// One turn of a person: what they want, what they add, how they want it.
-fn turn(grammar: &Grammar, language: Language, rng: &mut Rng, rule: &str, words: usize) -> String {
+fn turn(about: &Said<'_>, rng: &mut Rng, rule: &str, words: usize) -> String {
+    let language = about.language;
     let english = language == Language::English;
     let mut text = String::new();
     if english && rng.chance(0.12) {
-        text.push_str(&grammar.text("greet", rng));
+        text.push_str(&about.text("greet", rng));
         text.push(' ');
     }
-    text.push_str(&grammar.text(rule, rng));
-    more(&mut text, words.saturating_sub(4), language, || grammar.text("detail", rng));
+    text.push_str(&about.text(rule, rng));
+    more(&mut text, words.saturating_sub(4), language, || about.text("detail", rng));
     if length(&text, language) + 3 < words {
-        add(&mut text, &grammar.text("ask", rng), language);
+        add(&mut text, &about.text("ask", rng), language);
     }
     if english && rng.chance(0.08) {
-        add(&mut text, &grammar.text("thanks", rng), language);
+        add(&mut text, &about.text("thanks", rng), language);
     }
     text
 }
 
 /// What an assistant said before: prose, or a list.
-fn answer(grammar: &Grammar, language: Language, rng: &mut Rng) -> String {
-    let mut text = grammar.text("answer_head", rng);
+fn answer(about: &Said<'_>, rng: &mut Rng) -> String {
+    let mut text = about.text("answer_head", rng);
     let points = rng.between(1, 5);
     let list = points > 2 && rng.chance(0.5);
     for i in 1..=points {
-        let point = grammar.text("answer_point", rng);
+        let mut point = about.text("answer_point", rng);
+        for _ in 0..4 {
+            if text.contains(&point) {
+                point = about.text("answer_point", rng);
+            }
+        }
         if list {
-            text.push_str(&format!("\n{i}. {point}"));
+            text.push_str(&format!("\n{i}. {}", capital(&point)));
         } else {
-            add(&mut text, &point, language);
+            add(&mut text, &capital(&point), about.language);
         }
     }
-    let tail = grammar.text("answer_tail", rng);
+    let tail = about.text("answer_tail", rng);
     if !tail.is_empty() {
         text.push_str(if list { "\n" } else { " " });
         text.push_str(&tail);
@@ -139,18 +170,37 @@ fn answer(grammar: &Grammar, language: Language, rng: &mut Rng) -> String {
     text
 }
 
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Adds sentences until there are enough words; what was said is not said again, if it can be helped.
 fn more(text: &mut String, words: usize, language: Language, mut sentence: impl FnMut() -> String) {
     for _ in 0..MAX_SENTENCES {
         if length(text, language) >= words {
             return;
         }
-        add(text, &sentence(), language);
+        let mut next = sentence();
+        for _ in 0..4 {
+            if text.contains(&next) {
+                next = sentence();
+            }
+        }
+        add(text, &next, language);
     }
 }
 
+/// Puts a stop between sentences where the first has none.
 fn add(text: &mut String, sentence: &str, language: Language) {
-    if !text.is_empty() && !sentence.is_empty() && !language.without_blanks() {
-        text.push(' ');
+    if !text.is_empty() && !sentence.is_empty() {
+        let open = text.chars().next_back().is_some_and(|c| c.is_alphanumeric() || "\"`)»“".contains(c));
+        match (language.without_blanks(), open) {
+            (true, true) => text.push('。'),
+            (true, false) => {}
+            (false, true) => text.push_str(". "),
+            (false, false) => text.push(' '),
+        }
     }
     text.push_str(sentence);
 }

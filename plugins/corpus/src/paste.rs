@@ -6,11 +6,20 @@ use nineteen_sdk::Rng;
 
 use crate::grammar::{Grammar, ident};
 
-/// Material of about so many words.
-pub(crate) fn material(grammar: &Grammar, rng: &mut Rng, words: usize) -> String {
-    let kinds: [(Kind, f64); 7] =
-        [(csv, 0.16), (markdown, 0.12), (code, 0.24), (log, 0.12), (notes, 0.16), (mail, 0.12), (list, 0.08)];
-    rng.weighted(&kinds).map_or_else(String::new, |kind| kind(grammar, rng, words.max(6)))
+/// Material of about so many words, of a kind that people paste when they talk about this subject.
+pub(crate) fn material(grammar: &Grammar, rng: &mut Rng, subject: Option<&str>, words: usize) -> String {
+    let any: [(Kind, f64); 7] =
+        [(csv, 0.14), (markdown, 0.10), (code, 0.16), (log, 0.10), (notes, 0.24), (mail, 0.16), (list, 0.10)];
+    let technical: [(Kind, f64); 3] = [(code, 0.65), (log, 0.25), (csv, 0.10)];
+    let office: [(Kind, f64); 4] = [(mail, 0.45), (csv, 0.20), (markdown, 0.15), (notes, 0.20)];
+    let private: [(Kind, f64); 3] = [(notes, 0.35), (list, 0.45), (mail, 0.20)];
+    let kinds: &[(Kind, f64)] = match subject {
+        Some("code") => &technical,
+        Some("work" | "money" | "data" | "thing") => &office,
+        Some("food" | "travel" | "home" | "body" | "garden" | "people" | "write" | "learn") => &private,
+        _ => &any,
+    };
+    rng.weighted(kinds).map_or_else(String::new, |kind| kind(grammar, rng, words.max(6)))
 }
 
 type Kind = fn(&Grammar, &mut Rng, usize) -> String;
