@@ -47,18 +47,30 @@ fn ending(status: ExitStatus) -> Ending {
     if status.success() { Ending::Good } else { Ending::Failed }
 }
 
+/// Builds the `nineteen` binary. Features are those of the whole workspace, as in the tests: another choice of
+/// features would compile wasmtime a second time.
+fn build_nineteen(site: &Site) -> Result<Option<PathBuf>> {
+    let mut command = host(site);
+    command.args(["build", "--workspace", "--bin", "nineteen"]);
+    if !child::openly(&mut command)?.success() {
+        return Ok(None);
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| site.repo.join("target"), PathBuf::from);
+    let file = site.repo.join(target).join("debug").join(format!("nineteen{}", std::env::consts::EXE_SUFFIX));
+    Ok(Some(file))
+}
+
 /// Runs the demo. On Unix xtask becomes it, so that signals and the exit code are the demo's own.
 pub(crate) fn demo(site: &Site, arguments: &[String]) -> Result<Ending> {
-    let mut command = host(site);
-    command.args(["run", "--package", "nineteen-cli", "--bin", "nineteen", "--", "demo"]).args(arguments);
-    eprintln!(
-        "demo: compiling what is not compiled yet (the first time takes 10 to 20 minutes on two cores)"
-    );
+    eprintln!("demo: compiling what is not compiled yet (the first time takes minutes, most of them wasmtime)");
+    let Some(nineteen) = build_nineteen(site)? else { return Ok(Ending::Failed) };
+    let mut command = Command::new(nineteen);
+    command.current_dir(&site.repo).env("NINETEEN_CACHE", site.cache.root()).arg("demo").args(arguments);
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;
         let error = command.exec();
-        Err(error).context("cargo cannot be started")
+        Err(error).context("the demo cannot be started")
     }
     #[cfg(not(unix))]
     Ok(ending(child::openly(&mut command)?))
@@ -69,6 +81,10 @@ pub(crate) fn test(site: &Site, filter: Option<&str>) -> Result<Ending> {
     let began = Instant::now();
     let mut tally = Tally::default();
     let mut took = Vec::new();
+    // The end-to-end tests run it.
+    if build_nineteen(site)?.is_none() {
+        return Ok(Ending::Failed);
+    }
     for (name, mut command) in [("host", host(site)), ("plugins", guest(site))] {
         let stage = Instant::now();
         eprintln!("test: {name}");
@@ -86,12 +102,11 @@ pub(crate) fn test(site: &Site, filter: Option<&str>) -> Result<Ending> {
 /// Runs the benches whose names contain `name`, side by side with what they are measured against.
 pub(crate) fn bench(site: &Site, name: Option<&str>) -> Result<Ending> {
     let mut all = Ending::Good;
-    for package in ["nineteen-sandbox", "nineteen-checking"] {
+    for bench in ["call", "inference"].into_iter().filter(|b| name.is_none_or(|n| b.contains(n))) {
         let mut command = host(site);
         // The profile of the tests: a second one would compile wasmtime a second time, and dependencies are
         // optimised in it.
-        command.args(["bench", "--package", package, "--profile", "dev"]);
-        command.args(name.map(|name| ["--", name]).into_iter().flatten());
+        command.args(["bench", "--workspace", "--bench", bench, "--profile", "dev"]);
         command
             .env("NINETEEN_COMPONENTS", site.cache.path("components"))
             .env("NINETEEN_PYTHON", site.cache.python());

@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nineteen_checking::{
-    Completion, ExecutorConfig, Executors, GenerateRequest, Prompt, Provider, ReplayRequest, Runtime, RuntimeConfig,
-    Sampler,
+    Completion, ExecutorConfig, Executors, GenerateRequest, Prompt, Provider, ReplayRequest, Runtime,
+    RuntimeConfig, Sampler,
 };
 use nineteen_domain::id::ModelName;
 use serde_json::json;
@@ -35,13 +35,28 @@ fn cache() -> Result<PathBuf, Failure> {
 /// 128 texts of 4 to 100 words, the same for both sides.
 fn texts() -> Vec<String> {
     const WORDS: [&str; 16] = [
-        "river", "validator", "quiet", "measure", "yellow", "engine", "seven", "under", "market", "paper", "winter",
-        "signal", "copper", "garden", "window", "answer",
+        "river",
+        "validator",
+        "quiet",
+        "measure",
+        "yellow",
+        "engine",
+        "seven",
+        "under",
+        "market",
+        "paper",
+        "winter",
+        "signal",
+        "copper",
+        "garden",
+        "window",
+        "answer",
     ];
     (0..128_usize)
         .map(|i| {
-            let words: Vec<&str> =
-                (0..4 + (i * 29) % 97).filter_map(|w| WORDS.get((i * 7 + w * 5 + w * w) % 16).copied()).collect();
+            let words: Vec<&str> = (0..4 + (i * 29) % 97)
+                .filter_map(|w| WORDS.get((i * 7 + w * 5 + w * w) % 16).copied())
+                .collect();
             words.join(" ")
         })
         .collect()

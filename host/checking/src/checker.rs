@@ -149,7 +149,9 @@ impl TryFrom<SamplerParams> for Sampler {
             SamplerParams::Seeded { seed, request_id, temperature, top_p, top_k } => {
                 Self::Seeded { seed, request: request_number(&request_id)?, temperature, top_p, top_k }
             }
-            SamplerParams::Unseeded { temperature, top_p, top_k } => Self::Unseeded { temperature, top_p, top_k },
+            SamplerParams::Unseeded { temperature, top_p, top_k } => {
+                Self::Unseeded { temperature, top_p, top_k }
+            }
         })
     }
 }
@@ -160,10 +162,11 @@ impl TryFrom<SamplerParams> for Sampler {
 /// [`CheckingError::BadParameters`] for anything else.
 pub fn request_number(id: &str) -> Result<u64, CheckingError> {
     let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if id.len() == 16 && id.bytes().all(lower_hex) {
-        if let Ok(number) = u64::from_str_radix(id, 16) {
-            return Ok(number);
-        }
+    if id.len() == 16
+        && id.bytes().all(lower_hex)
+        && let Ok(number) = u64::from_str_radix(id, 16)
+    {
+        return Ok(number);
     }
     Err(CheckingError::BadParameters("a request_id has 16 lower-case hex digits".into()))
 }
@@ -217,7 +220,8 @@ impl meet::Checker for Checker {
 
 /// Strictly: the version first, so that a newer form is told apart from a mistake.
 fn read<T: for<'de> Deserialize<'de>>(kind: &str, params: &str) -> Result<T, CheckingError> {
-    let bad = |e: serde_json::Error| CheckingError::BadParameters(format!("{kind}: {}", one_line(&e.to_string())));
+    let bad =
+        |e: serde_json::Error| CheckingError::BadParameters(format!("{kind}: {}", one_line(&e.to_string())));
     let Versioned { version } = serde_json::from_str(params).map_err(bad)?;
     if version != VERSION {
         return Err(CheckingError::UnknownVersion { kind: kind.to_owned(), version });
@@ -248,7 +252,10 @@ impl Models {
         }
         let kind = check.kind.as_str();
         if ![RENDER, TOKENIZE, REPLAY, EMBED].contains(&kind) {
-            return Err(CheckingError::BadParameters(format!("no executor answers checks of the kind '{}'", cut(kind))));
+            return Err(CheckingError::BadParameters(format!(
+                "no executor answers checks of the kind '{}'",
+                cut(kind)
+            )));
         }
         if !check.blobs.is_empty() {
             return Err(CheckingError::BadParameters(format!("{kind} takes no blobs")));
@@ -264,8 +271,12 @@ impl Models {
                 let (model, params): (_, RenderParams) = (text()?, read(kind, &check.params)?);
                 let asked = model.clone();
                 let rendered =
-                    aside(move || asked.shared.render(&params.messages, params.add_generation_prompt)).await?;
-                write(&RenderAnswer { head: text_head(&model), text: rendered.text, ids: rendered.ids }, Vec::new())
+                    aside(move || asked.shared.render(&params.messages, params.add_generation_prompt))
+                        .await?;
+                write(
+                    &RenderAnswer { head: text_head(&model), text: rendered.text, ids: rendered.ids },
+                    Vec::new(),
+                )
             }
             TOKENIZE => {
                 let (model, params): (_, TokenizeParams) = (text()?, read(kind, &check.params)?);
@@ -344,7 +355,8 @@ mod tests {
         )
         .unwrap();
         let request_number = 0x00c0_ffee_00c0_ffee;
-        let sampler = Sampler::Seeded { seed: 42, request: request_number, temperature: 0.7, top_p: 0.95, top_k: 50 };
+        let sampler =
+            Sampler::Seeded { seed: 42, request: request_number, temperature: 0.7, top_p: 0.95, top_k: 50 };
         assert_eq!((request.sampler, request.completion), (sampler, Completion::Ids(vec![1, 2, 3])));
     }
 
@@ -382,7 +394,8 @@ mod tests {
             params: params.into(),
             blobs: Vec::new(),
         };
-        let (a, b, c) = (checker.running(check("1")), checker.running(check("1")), checker.running(check("2")));
+        let (a, b, c) =
+            (checker.running(check("1")), checker.running(check("1")), checker.running(check("2")));
         assert!(a.ptr_eq(&b) && !a.ptr_eq(&c));
         drop((a, b));
         drop(checker.running(check("3")));

@@ -105,11 +105,16 @@ impl EmbeddingModel {
     /// [`CheckingError::BadParameters`] for another number or size, or a fault of the model or executors.
     pub async fn embed(&self, texts: Vec<String>) -> Result<Embedded, CheckingError> {
         if texts.is_empty() || texts.len() > MOST_TEXTS {
-            return Err(CheckingError::BadParameters(format!("{} texts, 1 to {MOST_TEXTS} are taken", texts.len())));
+            return Err(CheckingError::BadParameters(format!(
+                "{} texts, 1 to {MOST_TEXTS} are taken",
+                texts.len()
+            )));
         }
         let bytes: usize = texts.iter().map(String::len).sum();
         if bytes > MOST_BYTES {
-            return Err(CheckingError::BadParameters(format!("{bytes} bytes of text, at most {MOST_BYTES} are taken")));
+            return Err(CheckingError::BadParameters(format!(
+                "{bytes} bytes of text, at most {MOST_BYTES} are taken"
+            )));
         }
         let (reply, answer) = oneshot::channel();
         self.lane.submit(Job { texts, reply }).await?;
@@ -179,7 +184,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, session: Session, intake: Intake<Job>) -> Result<Self, CheckingError> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        session: Session,
+        intake: Intake<Job>,
+    ) -> Result<Self, CheckingError> {
         let unfit = |why: &str| CheckingError::Model { model: shared.model.clone(), why: why.to_owned() };
         let mut types = false;
         for input in session.inputs() {
@@ -245,7 +254,9 @@ impl Worker {
             let fits = rest
                 .iter()
                 .enumerate()
-                .take_while(|(n, i)| *n == 0 || (*n < ROWS_PER_PASS && (n + 1) * len(i) <= POSITIONS_PER_PASS))
+                .take_while(|(n, i)| {
+                    *n == 0 || (*n < ROWS_PER_PASS && (n + 1) * len(i) <= POSITIONS_PER_PASS)
+                })
                 .count();
             let (batch, after) = rest.split_at(fits);
             rest = after;
@@ -279,10 +290,8 @@ impl Worker {
             mask.extend(std::iter::repeat_n(0_i64, width - text.ids.len()));
         }
         let mask = Tensor::from_array(([n, width], mask)).map_err(failed)?;
-        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = vec![
-            ("input_ids", pad(|t| &t.ids).map_err(failed)?.into()),
-            ("attention_mask", mask.into()),
-        ];
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> =
+            vec![("input_ids", pad(|t| &t.ids).map_err(failed)?.into()), ("attention_mask", mask.into())];
         if self.types {
             inputs.push(("token_type_ids", pad(|t| &t.types).map_err(failed)?.into()));
         }
@@ -291,7 +300,8 @@ impl Worker {
         let (shape, values) = hidden.try_extract_tensor::<f32>().map_err(failed)?;
         let got: Vec<usize> = shape.iter().filter_map(|d| usize::try_from(*d).ok()).collect();
         if got != [n, width, shared.dimension] {
-            let why = format!("its output has the shape {got:?} instead of {:?}", [n, width, shared.dimension]);
+            let why =
+                format!("its output has the shape {got:?} instead of {:?}", [n, width, shared.dimension]);
             return Err(CheckingError::Model { model: shared.model.clone(), why });
         }
         let per_text = values.chunks_exact(width * shared.dimension);

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum CheckingError {
     /// No library at the place where it has to be.
-    #[error("no ONNX Runtime library at {path} ({source_of_path}): run `cargo xtask setup`, or set ORT_DYLIB_PATH to a libonnxruntime 1.31")]
+    #[error(
+        "no ONNX Runtime library at {path} ({source_of_path}): run `cargo xtask setup`, or set ORT_DYLIB_PATH to a libonnxruntime 1.31"
+    )]
     LibraryMissing {
         /// Where it was looked for.
         path: PathBuf,
@@ -31,7 +33,9 @@ pub enum CheckingError {
         found: String,
     },
     /// The process has loaded another library already; ONNX Runtime is one per process.
-    #[error("this process has already loaded {loaded}; {asked} cannot be loaded beside it: restart with one configuration")]
+    #[error(
+        "this process has already loaded {loaded}; {asked} cannot be loaded beside it: restart with one configuration"
+    )]
     LibraryOther {
         /// The one in use.
         loaded: PathBuf,
@@ -39,7 +43,9 @@ pub enum CheckingError {
         asked: PathBuf,
     },
     /// An execution provider that was asked for does not start. There is no fallback.
-    #[error("the execution provider '{provider}' cannot start: {why}; take it out of the configuration, or install what it needs (`cargo xtask setup --gpu`)")]
+    #[error(
+        "the execution provider '{provider}' cannot start: {why}; take it out of the configuration, or install what it needs (`cargo xtask setup --gpu`)"
+    )]
     Provider {
         /// `cpu`, `cuda` or `tensorrt`.
         provider: &'static str,
@@ -91,7 +97,9 @@ pub enum CheckingError {
         context: usize,
     },
     /// The model computed something that is no number.
-    #[error("the model '{model}' gave logits that are not finite: its files may be damaged; run `cargo xtask setup`")]
+    #[error(
+        "the model '{model}' gave logits that are not finite: its files may be damaged; run `cargo xtask setup`"
+    )]
     NotFinite {
         /// Its name.
         model: String,

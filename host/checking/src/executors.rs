@@ -141,7 +141,8 @@ impl Executors {
                 }
             }
             Kind::Embedding { max_length, dimension, normalise } => {
-                let shared = embedding::Shared::load(name, folder, provider, *max_length, *dimension, *normalise)?;
+                let shared =
+                    embedding::Shared::load(name, folder, provider, *max_length, *dimension, *normalise)?;
                 let shared = Arc::new(shared);
                 let (lane, intake) = lane(config.queue);
                 let model = EmbeddingModel { shared: Arc::clone(&shared), lane };
@@ -149,7 +150,12 @@ impl Executors {
                 for i in 0..threads {
                     let mut worker = embedding::Worker::new(Arc::clone(&shared), session()?, intake.clone())?;
                     let each = move |jobs: Vec<embedding::Job>| worker.run(jobs);
-                    self.threads.push(work(format!("embed-{i}"), intake.clone(), embedding::MOST_JOBS, each)?);
+                    self.threads.push(work(
+                        format!("embed-{i}"),
+                        intake.clone(),
+                        embedding::MOST_JOBS,
+                        each,
+                    )?);
                 }
             }
         }

@@ -155,7 +155,10 @@ fn verify(folder: &Path, files: &BTreeMap<String, FileEntry>) -> Result<(), Chec
         if noted.changed_ns.is_empty() || old.0.get(name) != Some(&noted) {
             let digest = sha256(&path).map_err(|e| wrong(&path, e.to_string()))?;
             if digest.hex() != entry.sha256 {
-                return Err(wrong(&path, "its sha256 is not the one in model.toml, so it was altered or damaged"));
+                return Err(wrong(
+                    &path,
+                    "its sha256 is not the one in model.toml, so it was altered or damaged",
+                ));
             }
         }
         new.0.insert(name.clone(), noted);

@@ -141,7 +141,10 @@ impl Graph {
         inputs.push(("attention_mask".into(), Tensor::from_array(([1, all], mask)).map_err(failed)?.into()));
         if self.positions {
             let positions: Vec<i64> = (count(past.len)..count(all)).collect();
-            inputs.push(("position_ids".into(), Tensor::from_array(([1, n], positions)).map_err(failed)?.into()));
+            inputs.push((
+                "position_ids".into(),
+                Tensor::from_array(([1, n], positions)).map_err(failed)?.into(),
+            ));
         }
         if let Some((name, rank)) = &self.keep {
             let shape = vec![1_i64; *rank];

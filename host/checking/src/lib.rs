@@ -50,6 +50,6 @@ pub use runtime::{Provider, Runtime, RuntimeConfig};
 pub use sampler::Sampler;
 pub use template::Message;
 pub use text::{
-    Completion, Finish, GenerateEnd, GenerateRequest, GeneratedToken, Prompt, Rendered, Replay, ReplayRequest,
-    TextModel,
+    Completion, Finish, GenerateEnd, GenerateRequest, GeneratedToken, Prompt, Rendered, Replay,
+    ReplayRequest, TextModel,
 };

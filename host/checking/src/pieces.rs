@@ -152,7 +152,10 @@ mod tests {
 
     fn single_bytes() -> Pieces {
         let bytes = (0..=255_u8).map(|b| Box::from([b].as_slice()));
-        Pieces { bytes: bytes.chain([Box::from(b"<end>".as_slice())]).collect(), special: [vec![false; 256], vec![true]].concat() }
+        Pieces {
+            bytes: bytes.chain([Box::from(b"<end>".as_slice())]).collect(),
+            special: [vec![false; 256], vec![true]].concat(),
+        }
     }
 
     #[test]

@@ -287,11 +287,7 @@ mod tests {
     use super::*;
 
     fn config(library: Option<PathBuf>, cache: &Path) -> RuntimeConfig {
-        RuntimeConfig {
-            library,
-            cache_onnxruntime_dir: cache.to_path_buf(),
-            providers: vec![Provider::Cpu],
-        }
+        RuntimeConfig { library, cache_onnxruntime_dir: cache.to_path_buf(), providers: vec![Provider::Cpu] }
     }
 
     #[test]
@@ -352,9 +348,6 @@ mod tests {
             .expect("a C compiler, which building this workspace needs anyway");
         assert!(built.success());
         let err = Runtime::load(&config(Some(library), dir.path())).unwrap_err();
-        assert!(
-            matches!(&err, CheckingError::LibraryVersion { found, .. } if found == "1.22.0"),
-            "{err}"
-        );
+        assert!(matches!(&err, CheckingError::LibraryVersion { found, .. } if found == "1.22.0"), "{err}");
     }
 }

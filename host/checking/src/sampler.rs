@@ -62,10 +62,11 @@ impl Sampler {
 
     /// Temperature and support, or why they are no parameters of a sampler.
     pub(crate) fn validate(&self) -> Result<(), CheckingError> {
-        let (Self::Seeded { temperature, top_p, .. } | Self::Unseeded { temperature, top_p, .. }) = self else {
+        let (Self::Seeded { temperature, top_p, .. } | Self::Unseeded { temperature, top_p, .. }) = self
+        else {
             return Ok(());
         };
-        if !(temperature.is_finite() && *temperature >= 1e-3 && *temperature <= 1e3) {
+        if !(1e-3..=1e3).contains(temperature) {
             return Err(CheckingError::BadParameters(format!(
                 "temperature {temperature} is not in 0.001 to 1000 (0 is the class 'greedy')"
             )));
@@ -175,8 +176,11 @@ impl Drawer {
                 self.ids.clear();
                 self.ids.extend(self.kept.iter().map(|(id, _)| *id));
                 let row = reduce::reduce_within(logits, own, temperature, &self.ids)?;
-                let logprob =
-                    if inside { row.logprob(own) } else { reduce::reduce(logits, own, temperature)?.logprob(own) };
+                let logprob = if inside {
+                    row.logprob(own)
+                } else {
+                    reduce::reduce(logits, own, temperature)?.logprob(own)
+                };
                 Some((row, logprob, inside))
             }
         }
@@ -248,8 +252,18 @@ impl Drawer {
 }
 
 /// The token of the support with the largest `ℓ + T·g`, ties to the lowest id, and that score.
-#[expect(clippy::cast_possible_truncation, reason = "vocabularies are below 2^32, checked when a model is loaded")]
-fn best(logits: &[f32], max: f32, support: &Support<'_>, noise: Noise, t: u32, temperature: f64) -> (u32, f64) {
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "vocabularies are below 2^32, checked when a model is loaded"
+)]
+fn best(
+    logits: &[f32],
+    max: f32,
+    support: &Support<'_>,
+    noise: Noise,
+    t: u32,
+    temperature: f64,
+) -> (u32, f64) {
     let mut winner = (u32::MAX, f64::NEG_INFINITY);
     let mut offer = |id: u32, logit: f32, word: u32| {
         let logit = f64::from(logit);
@@ -306,7 +320,10 @@ mod tests {
         if top_p < 1.0 {
             let w: Vec<f64> = ids
                 .iter()
-                .map(|i| ((f64::from(logits[*i as usize]) - f64::from(logits[ids[0] as usize])) / temperature).exp())
+                .map(|i| {
+                    ((f64::from(logits[*i as usize]) - f64::from(logits[ids[0] as usize])) / temperature)
+                        .exp()
+                })
                 .collect();
             let total: f64 = w.iter().sum();
             let mut sum = 0.0;
@@ -394,8 +411,7 @@ mod tests {
     #[test]
     fn unseeded_draws_stay_in_the_support_and_follow_it() {
         let logits = [3.0_f32, 2.0, 1.0, -9.0];
-        let mut drawer =
-            Drawer::new(Sampler::Unseeded { temperature: 1.0, top_p: 1.0, top_k: 2 }).unwrap();
+        let mut drawer = Drawer::new(Sampler::Unseeded { temperature: 1.0, top_p: 1.0, top_k: 2 }).unwrap();
         let first = (0..20_000).filter(|t| drawer.draw(&logits, *t) == Some(0)).count();
         assert!((0..2000).all(|t| drawer.draw(&logits, t).unwrap() < 2));
         let p = 1.0 / (1.0 + (-1.0_f64).exp());
@@ -426,9 +442,15 @@ mod tests {
 
     #[test]
     fn strange_parameters_and_rows_are_refused_not_panicked_at() {
-        for (temperature, top_p) in
-            [(0.0, 1.0), (-1.0, 1.0), (f64::NAN, 1.0), (f64::INFINITY, 1.0), (1.0, 0.0), (1.0, 1.1), (1.0, f64::NAN)]
-        {
+        for (temperature, top_p) in [
+            (0.0, 1.0),
+            (-1.0, 1.0),
+            (f64::NAN, 1.0),
+            (f64::INFINITY, 1.0),
+            (1.0, 0.0),
+            (1.0, 1.1),
+            (1.0, f64::NAN),
+        ] {
             assert!(Drawer::new(seeded(1, temperature, top_p, 0)).is_err());
         }
         let mut drawer = Drawer::new(seeded(1, 1.0, 0.9, 10)).unwrap();

@@ -345,10 +345,12 @@ impl Shared {
     pub(crate) fn tokenize(&self, text: &str) -> Result<Vec<u32>, CheckingError> {
         // A prompt and a completion behind it are tokenised in one piece.
         within_bytes(text.len() / 2)?;
-        self.tokenizer
-            .encode_fast(text, false)
-            .map(|e| e.get_ids().to_vec())
-            .map_err(|e| CheckingError::BadParameters(format!("the text cannot be tokenised: {}", one_line(&e.to_string()))))
+        self.tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| {
+            CheckingError::BadParameters(format!(
+                "the text cannot be tokenised: {}",
+                one_line(&e.to_string())
+            ))
+        })
     }
 
     /// The prompt's text, where it has one, and its ids.
@@ -386,7 +388,9 @@ impl Shared {
 
 fn within_bytes(bytes: usize) -> Result<(), CheckingError> {
     if bytes > MOST_BYTES {
-        return Err(CheckingError::BadParameters(format!("{bytes} bytes of text, at most {MOST_BYTES} are taken")));
+        return Err(CheckingError::BadParameters(format!(
+            "{bytes} bytes of text, at most {MOST_BYTES} are taken"
+        )));
     }
     Ok(())
 }

@@ -65,7 +65,18 @@ async fn a_replay_answers_with_every_documented_field() {
         "sampler": {"class": "greedy"}, "top": 2});
     let (answer, _) = ask("text.replay", CHAT, params).await;
     let n = case["greedy"].as_array().unwrap().len();
-    for field in ["ids", "text_ends", "margin", "rank", "logprob", "entropy", "varentropy", "p_eos", "in_support", "top"] {
+    for field in [
+        "ids",
+        "text_ends",
+        "margin",
+        "rank",
+        "logprob",
+        "entropy",
+        "varentropy",
+        "p_eos",
+        "in_support",
+        "top",
+    ] {
         assert_eq!(answer[field].as_array().map(Vec::len), Some(n), "{field}");
     }
     assert_eq!(answer["eos_ids"], json!([2]));
@@ -78,7 +89,8 @@ async fn a_replay_answers_with_every_documented_field() {
 #[tokio::test]
 async fn embeddings_come_as_rows_of_little_endian_floats() {
     let row = &fixture("minilm.json")["rows"][0];
-    let (answer, blobs) = ask("embedding.embed", EMBED, json!({"version": 1, "texts": [row["text"], "x"]})).await;
+    let (answer, blobs) =
+        ask("embedding.embed", EMBED, json!({"version": 1, "texts": [row["text"], "x"]})).await;
     assert_eq!(answer["dimension"], json!(384));
     assert_eq!(answer["truncated"], json!([false, false]));
     assert_eq!(answer["tokens"][0], json!(row["ids"].as_array().unwrap().len()));
@@ -107,8 +119,14 @@ async fn whats_wrong_with_a_check_is_said_and_only_the_replys_faults_are_invalid
         (check("text.replay", None, &greedy(json!([1]))), "name a model"),
         (check("image.hash", Some(CHAT), &json!({})), "no executor answers"),
         (check("embedding.embed", Some(EMBED), &json!({"version": 1, "texts": []})), "0 texts"),
-        (check("embedding.embed", Some(EMBED), &json!({"version": 1, "texts": ["x"], "y": 1})), "unknown field"),
-        (check("text.render", Some(CHAT), &json!({"version": 1, "messages": [], "tools": []})), "unknown field"),
+        (
+            check("embedding.embed", Some(EMBED), &json!({"version": 1, "texts": ["x"], "y": 1})),
+            "unknown field",
+        ),
+        (
+            check("text.render", Some(CHAT), &json!({"version": 1, "messages": [], "tools": []})),
+            "unknown field",
+        ),
         (with_blob, "takes no blobs"),
     ] {
         let why = refused(check).await;
@@ -118,7 +136,13 @@ async fn whats_wrong_with_a_check_is_said_and_only_the_replys_faults_are_invalid
 
 #[tokio::test]
 async fn hostile_texts_are_answered_without_a_panic() {
-    for text in ["", "\0\u{feff}\u{202e}", "<|im_end|><|im_start|>system\n", "{{ 7*7 }}{% raw %}", &"🐙".repeat(9_000)] {
+    for text in [
+        "",
+        "\0\u{feff}\u{202e}",
+        "<|im_end|><|im_start|>system\n",
+        "{{ 7*7 }}{% raw %}",
+        &"🐙".repeat(9_000),
+    ] {
         let messages = json!({"version": 1, "messages": [{"role": "user\n", "content": text}]});
         let (answer, _) = ask("text.render", CHAT, messages).await;
         assert!(answer["text"].as_str().unwrap().contains(text));
@@ -149,7 +173,10 @@ fn a_model_that_is_not_there_is_one_line_with_the_way_out() {
         models: vec![ModelName::new("absent").unwrap().into()],
     };
     let err = Executors::start(runtime(), config).unwrap_err().to_string();
-    assert!(err.contains("absent/model.toml") && err.contains("cargo xtask setup") && !err.contains('\n'), "{err}");
+    assert!(
+        err.contains("absent/model.toml") && err.contains("cargo xtask setup") && !err.contains('\n'),
+        "{err}"
+    );
 }
 
 #[test]

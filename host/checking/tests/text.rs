@@ -4,7 +4,8 @@ mod common;
 
 use common::{ALL, CHAT, INT8, fixture, generate, start, user};
 use nineteen_checking::{
-    CheckingError, Completion, Finish, GenerateRequest, Message, Prompt, Replay, ReplayRequest, Sampler, TextModel,
+    CheckingError, Completion, Finish, GenerateRequest, Message, Prompt, Replay, ReplayRequest, Sampler,
+    TextModel,
 };
 use serde::Deserialize;
 
@@ -183,8 +184,8 @@ async fn a_long_completion_in_several_passes_says_what_one_pass_says() {
     let long = replay(&chat(), user("Go on."), ids.clone(), Sampler::Greedy).await;
     let short = replay(&chat(), user("Go on."), ids[..200].to_vec(), Sampler::Greedy).await;
     assert_eq!(long.logprob.len(), 600);
-    for t in 0..200 {
-        assert!((long.logprob[t] - short.logprob[t]).abs() < 1e-3);
+    for (long, short) in long.logprob.iter().zip(&short.logprob) {
+        assert!((long - short).abs() < 1e-3);
     }
     // The same sentence for the fortieth time is no surprise any more: later passes see the earlier ones.
     assert!(mean(&long.logprob[300..]) > mean(&long.logprob[..30]) + 1.0);
@@ -203,7 +204,8 @@ async fn a_single_altered_token_stands_out_where_it_is() {
 #[tokio::test]
 async fn what_cannot_be_this_models_is_invalid_and_a_bad_question_is_not() {
     let ask = |ids: Vec<u32>, prompt: Prompt| async move {
-        let request = ReplayRequest { prompt, completion: Completion::Ids(ids), sampler: Sampler::Greedy, top: 0 };
+        let request =
+            ReplayRequest { prompt, completion: Completion::Ids(ids), sampler: Sampler::Greedy, top: 0 };
         chat().replay(request).await.unwrap_err()
     };
     let hi = || Prompt::Messages(user("Hi"));

@@ -22,7 +22,7 @@ pub struct Role {
 }
 
 /// What the faster honest miner announces.
-const CHAT: u32 = 36_000;
+const CHAT: u32 = 30_000;
 const VECTORS: u32 = 3_600;
 
 const FAST: Role = Role {

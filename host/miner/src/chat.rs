@@ -271,9 +271,10 @@ impl Generation {
         }
     }
 
-    /// Holds the reply to its pace: the n-th token leaves no earlier than n / pace after the start.
+    /// When the n-th token may leave: n / pace after the start. Not async: a future that borrowed all of this
+    /// would have to be `Sync`, and an engine's future need not be.
     fn due(&self) -> Option<Instant> {
-        let after = Duration::try_from_secs_f64(f64::from(self.sent) / self.pace?).unwrap_or_default();
+        let after = Duration::try_from_secs_f64(f64::from(self.sent) / self.pace?).ok()?;
         Some(self.started + after)
     }
 

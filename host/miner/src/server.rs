@@ -190,7 +190,8 @@ pub async fn serve(
     keypair: impl Into<Arc<Keypair>>,
     shutdown: CancellationToken,
 ) -> Result<(), MinerError> {
-    let app = router(MinerState::new(&config, backend, &keypair.into())?);
+    let keypair: Arc<Keypair> = keypair.into();
+    let app = router(MinerState::new(&config, backend, &keypair)?);
     serve_router(app, listener, config.max_connections, shutdown).await;
     Ok(())
 }

@@ -13,14 +13,13 @@ use crate::progress::Progress;
 use crate::stamp::{self, Key};
 
 /// Oldest Python that the pinned packages run on.
-const OLDEST: (u32, u32) = (3, 10);
+const OLDEST: (u32, u32) = (3, 11);
 
 /// Versions for which every pinned package has a wheel at the time of writing: taken before others that will do.
 const WELL_SERVED: std::ops::RangeInclusive<(u32, u32)> = (3, 11)..=(3, 13);
 
 /// Asked in this order; the first that is well served is taken, else the first that is new enough.
-const CANDIDATES: [&str; 7] =
-    ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
+const CANDIDATES: [&str; 6] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"];
 
 /// Says which version it is, and whether it can make environments.
 const PROBE: &str = "import sys, importlib.util as u; \

@@ -18,7 +18,10 @@ struct Outlet<'a> {
 
 impl<'a> Outlet<'a> {
     fn new(stop: &'a [String]) -> Self {
-        Self { stop: stop.iter().map(String::as_str).filter(|s| !s.is_empty()).collect(), held: String::new() }
+        Self {
+            stop: stop.iter().map(String::as_str).filter(|s| !s.is_empty()).collect(),
+            held: String::new(),
+        }
     }
 
     /// Adds text; gives what may leave, and whether a stop string was met (which then is cut off).

@@ -16,7 +16,10 @@ impl Worker {
     pub(super) fn replay(&mut self, request: &ReplayRequest) -> Result<Replay, CheckingError> {
         let (graph, shared) = (Arc::clone(&self.graph), Arc::clone(&self.shared));
         if request.top > MOST_TOP {
-            return Err(CheckingError::BadParameters(format!("top is {}, at most {MOST_TOP} are listed", request.top)));
+            return Err(CheckingError::BadParameters(format!(
+                "top is {}, at most {MOST_TOP} are listed",
+                request.top
+            )));
         }
         let drawer = Drawer::new(request.sampler)?;
         let (text, prompt) = shared.prompt(&request.prompt)?;
@@ -99,7 +102,10 @@ impl Shared {
             ));
         }
         if let Some((t, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= self.vocabulary) {
-            return invalid(format!("token {t} has the id {id}, outside the vocabulary of {}", self.vocabulary));
+            return invalid(format!(
+                "token {t} has the id {id}, outside the vocabulary of {}",
+                self.vocabulary
+            ));
         }
         Ok(())
     }
@@ -152,8 +158,11 @@ impl<'a> Rows<'a> {
         };
         let p_eos = self.shared.eos_ids.iter().map(probability).sum::<f64>();
         reduce::top(logits, self.top, &mut self.likeliest);
-        let top =
-            self.likeliest.iter().filter(|(id, _)| self.drawer.was_kept(*id)).map(|(id, l)| (*id, row.logprob(*l)));
+        let top = self
+            .likeliest
+            .iter()
+            .filter(|(id, _)| self.drawer.was_kept(*id))
+            .map(|(id, l)| (*id, row.logprob(*l)));
         let top = top.collect();
         let t = u32::try_from(self.done).unwrap_or(u32::MAX);
         if let Some(margin) = self.drawer.margin(logits, row.max, t, y) {

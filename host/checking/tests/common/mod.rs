@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use nineteen_checking::{
-    Executors, ExecutorConfig, GenerateEnd, GenerateRequest, GeneratedToken, Message, Prompt, Provider, Runtime,
-    RuntimeConfig, Sampler, TextModel,
+    ExecutorConfig, Executors, GenerateEnd, GenerateRequest, GeneratedToken, Message, Prompt, Provider,
+    Runtime, RuntimeConfig, Sampler, TextModel,
 };
 use nineteen_domain::id::ModelName;
 

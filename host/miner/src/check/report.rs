@@ -19,7 +19,7 @@ pub enum Status {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// Stable name, e.g. `chat.stream.done`; with the task before it where it belongs to one.
+    /// Stable name, e.g. `chat.stream.done`.
     pub name: String,
     /// How it went.
     pub status: Status,
