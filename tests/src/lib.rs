@@ -14,7 +14,9 @@ pub fn nineteen() -> PathBuf {
         let folder = exe.parent()?.parent()?;
         Some(folder.join("nineteen")).filter(|p| p.is_file())
     });
-    found.unwrap_or_else(|| panic!("the nineteen binary is not built: run `cargo xtask test`, or `cargo build -p nineteen-cli`"))
+    found.unwrap_or_else(|| {
+        panic!("the nineteen binary is not built: run `cargo xtask test`, or `cargo build -p nineteen-cli`")
+    })
 }
 
 /// The repository.

@@ -164,7 +164,8 @@ fn doctor_finds_everything_that_setup_made() {
     let out = run(place.dir.path(), &["doctor", "--config", "nineteen.toml", "--json"], &[]).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(0), "{report:#}");
-    let parts: Vec<&str> = report["lines"].as_array().unwrap().iter().map(|l| l["part"].as_str().unwrap()).collect();
+    let parts: Vec<&str> =
+        report["lines"].as_array().unwrap().iter().map(|l| l["part"].as_str().unwrap()).collect();
     for part in ["hotkey", "subnet", "onnxruntime", "chat-smollm2-135m", "smollm2-135m-instruct"] {
         assert!(parts.contains(&part), "{parts:?}");
     }

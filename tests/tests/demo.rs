@@ -58,7 +58,9 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
     for m in report["miners"].as_array().unwrap() {
         for task in ["chat-smollm2-135m", "embed-minilm-l6"] {
             let t = &m["tasks"][task];
-            for field in ["capacity", "probes", "period_scores", "quality", "speed", "effective_volume", "share"] {
+            for field in
+                ["capacity", "probes", "period_scores", "quality", "speed", "effective_volume", "share"]
+            {
                 assert!(t.get(field).is_some(), "{field} of {task}: {m:#}");
             }
         }
@@ -70,7 +72,11 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
     // Afterwards the store opens, and says why.
     let config = dir.join("nineteen.toml").display().to_string();
     let uid = miner(&report, "int8")["uid"].to_string();
-    let why = run(folder.path(), &["explain", "--config", &config, "--miner", &uid, "--task", "chat-smollm2-135m"], &[]);
+    let why = run(
+        folder.path(),
+        &["explain", "--config", &config, "--miner", &uid, "--task", "chat-smollm2-135m"],
+        &[],
+    );
     let why = why.unwrap();
     let words = String::from_utf8_lossy(&why.stdout);
     assert!(why.status.success(), "{}", String::from_utf8_lossy(&why.stderr));

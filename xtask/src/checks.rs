@@ -62,7 +62,9 @@ fn build_nineteen(site: &Site) -> Result<Option<PathBuf>> {
 
 /// Runs the demo. On Unix xtask becomes it, so that signals and the exit code are the demo's own.
 pub(crate) fn demo(site: &Site, arguments: &[String]) -> Result<Ending> {
-    eprintln!("demo: compiling what is not compiled yet (the first time takes minutes, most of them wasmtime)");
+    eprintln!(
+        "demo: compiling what is not compiled yet (the first time takes minutes, most of them wasmtime)"
+    );
     let Some(nineteen) = build_nineteen(site)? else { return Ok(Ending::Failed) };
     let mut command = Command::new(nineteen);
     command.current_dir(&site.repo).env("NINETEEN_CACHE", site.cache.root()).arg("demo").args(arguments);

@@ -127,7 +127,13 @@ pub(crate) struct Checking {
 
 impl Default for Checking {
     fn default() -> Self {
-        Self { library: None, providers: vec![Provider::Cpu], threads_per_model: 1, intra_threads: 1, queue: 64 }
+        Self {
+            library: None,
+            providers: vec![Provider::Cpu],
+            threads_per_model: 1,
+            intra_threads: 1,
+            queue: 64,
+        }
     }
 }
 
@@ -188,7 +194,8 @@ impl Config {
         }
         let read: Result<Self, _> = figment.merge(Env::prefixed(ENV_PREFIX).split("__")).extract();
         let mut config = read.map_err(|e| Failure::input(explain(&e, file)))?;
-        let base = file.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let base =
+            file.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         config.rebase(base);
         config.validate(file.unwrap_or(default))?;
         Ok(config)
@@ -221,7 +228,10 @@ impl Config {
             return refuse("validator.grace_s", "the grace cannot be longer than the period");
         }
         if !v.listen.ip().is_loopback() {
-            return refuse("validator.listen", "the operator's API has no login yet: use a loopback address, e.g. 127.0.0.1:9119");
+            return refuse(
+                "validator.listen",
+                "the operator's API has no login yet: use a loopback address, e.g. 127.0.0.1:9119",
+            );
         }
         for (key, n) in [
             ("validator.max_in_flight", v.max_in_flight),

@@ -10,7 +10,9 @@ use crate::error::Failure;
 /// A table with a head; every column but the first is aligned right.
 pub(crate) fn table(head: &[&str]) -> Table {
     let mut t = Table::new();
-    t.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head.to_vec());
+    t.load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(head.to_vec());
     for column in t.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -39,13 +41,16 @@ pub(crate) fn maybe(x: Option<f64>) -> String {
 pub(crate) fn out(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::running(format!("standard output: {e}"))),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::running(format!("standard output: {e}")))
+        }
         _ => Ok(()),
     }
 }
 
 /// The report as pretty JSON.
 pub(crate) fn json<T: Serialize>(report: &T) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(report).map_err(|e| Failure::running(format!("the report is no JSON: {e}")))?;
+    let text = serde_json::to_string_pretty(report)
+        .map_err(|e| Failure::running(format!("the report is no JSON: {e}")))?;
     out(&text)
 }

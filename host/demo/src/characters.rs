@@ -84,7 +84,11 @@ impl Backend for Flaky {
         self.honest.serves(operation, model)
     }
 
-    fn chat(&self, work: ChatWork, tokens: mpsc::Sender<Token>) -> BoxFuture<'_, Result<ChatEnd, BackendError>> {
+    fn chat(
+        &self,
+        work: ChatWork,
+        tokens: mpsc::Sender<Token>,
+    ) -> BoxFuture<'_, Result<ChatEnd, BackendError>> {
         Box::pin(async move {
             fails(&self.chats)?;
             self.honest.chat(work, tokens).await
@@ -115,7 +119,11 @@ impl Backend for Impostor {
         self.honest.serves(operation, model)
     }
 
-    fn chat(&self, work: ChatWork, tokens: mpsc::Sender<Token>) -> BoxFuture<'_, Result<ChatEnd, BackendError>> {
+    fn chat(
+        &self,
+        work: ChatWork,
+        tokens: mpsc::Sender<Token>,
+    ) -> BoxFuture<'_, Result<ChatEnd, BackendError>> {
         Box::pin(async move {
             let failed = |e: &dyn fmt::Display| BackendError::Failed(e.to_string());
             let model = self.text.as_ref().ok_or_else(|| failed(&"no tokenizer"))?;

@@ -68,7 +68,8 @@ pub async fn play(options: &Options) -> Result<Outcome> {
     }
     say.line(&format!("six miners and a validator load their models (logs in {})", logs.display()));
     wait_for_miners(&stage, &mut miners).await?;
-    let args = vec!["--config".to_owned(), stage.validator_config.display().to_string(), "validator".to_owned()];
+    let args =
+        vec!["--config".to_owned(), stage.validator_config.display().to_string(), "validator".to_owned()];
     let mut validator = Actor::start("validator", &options.program, args, &logs)?;
     let played = watch(options, &stage, &say, &mut validator, &mut miners).await;
     let restarts = validator.restarts;
@@ -90,7 +91,12 @@ async fn wait_for_miners(stage: &Stage, miners: &mut [Actor]) -> Result<()> {
         while tokio::net::TcpStream::connect(place.addr).await.is_err() {
             still_there(miner)?;
             if begun.elapsed() > PATIENCE {
-                bail!("{} does not listen after {} s; see {}", miner.name, PATIENCE.as_secs(), miner.log().display());
+                bail!(
+                    "{} does not listen after {} s; see {}",
+                    miner.name,
+                    PATIENCE.as_secs(),
+                    miner.log().display()
+                );
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -101,7 +107,9 @@ async fn wait_for_miners(stage: &Stage, miners: &mut [Actor]) -> Result<()> {
 fn still_there(actor: &mut Actor) -> Result<()> {
     match actor.ended() {
         None => Ok(()),
-        Some(how) => bail!("{} ended ({how}): {}; see {}", actor.name, actor.last_words(), actor.log().display()),
+        Some(how) => {
+            bail!("{} ended ({how}): {}; see {}", actor.name, actor.last_words(), actor.log().display())
+        }
     }
 }
 
@@ -125,17 +133,28 @@ async fn watch(
         if let Some(how) = validator.ended() {
             // Somebody killed it, perhaps to see what happens: it goes on where it was.
             if validator.restarts >= MOST_RESTARTS || how.contains("exit status") {
-                bail!("the validator ended ({how}): {}; see {}", validator.last_words(), validator.log().display());
+                bail!(
+                    "the validator ended ({how}): {}; see {}",
+                    validator.last_words(),
+                    validator.log().display()
+                );
             }
             say.line(&format!("the validator ended ({how}): starting it again, it goes on where it was"));
             validator.restart()?;
         }
         if begun.elapsed() > slack {
-            bail!("no {} settled periods after {} s; see {}", options.periods, slack.as_secs(), validator.log().display());
+            bail!(
+                "no {} settled periods after {} s; see {}",
+                options.periods,
+                slack.as_secs(),
+                validator.log().display()
+            );
         }
         let Ok(status) = client.get::<ValidatorStatus>("/v1/status").await else { continue };
         if told.is_none() {
-            let pid = validator.pid().map_or_else(String::new, |p| format!(" (process {p}; kill -9 it if you like)"));
+            let pid = validator
+                .pid()
+                .map_or_else(String::new, |p| format!(" (process {p}; kill -9 it if you like)"));
             say.line(&format!("the validator runs{pid}"));
             told = Some(());
         }
@@ -181,7 +200,12 @@ impl Narrator {
         let settled = status.settled.map_or(0, |p| p.0 + 1);
         let Some(s) = &status.schedule else { return };
         let doing = match s.running {
-            Some(_) => format!("{} under way, {} to come, {} to judge", s.in_flight, s.planned + s.waiting, s.unjudged),
+            Some(_) => format!(
+                "{} under way, {} to come, {} to judge",
+                s.in_flight,
+                s.planned + s.waiting,
+                s.unjudged
+            ),
             None => "miners announce".to_owned(),
         };
         self.bar.set_message(format!("{settled} of {} periods settled: {doing}", options.periods));

@@ -66,7 +66,9 @@ impl Actor {
 
     /// Asks it to end, waits, and ends it.
     pub(crate) async fn stop(mut self) {
-        if let Some(pid) = self.child.id().and_then(|p| i32::try_from(p).ok()).and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) =
+            self.child.id().and_then(|p| i32::try_from(p).ok()).and_then(rustix::process::Pid::from_raw)
+        {
             // An error means that it is gone already.
             let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }

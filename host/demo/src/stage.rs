@@ -51,7 +51,8 @@ pub(crate) fn set(options: &Options) -> Result<Stage> {
     }
     // Weights of a demo are set every period, not every 20 minutes.
     let rules = Rules { weights_rate_limit: 0, ..Rules::default() };
-    let subnet = Subnet { netuid: 19, owner: None, blocks: nineteen_chain::Blocks::default(), rules, neurons };
+    let subnet =
+        Subnet { netuid: 19, owner: None, blocks: nineteen_chain::Blocks::default(), rules, neurons };
     LocalSubnet::create(&dir.join("subnet"), &subnet)?;
     write_taskset(options, &dir)?;
     let operator = addr(*ports.first().context("no free port")?);

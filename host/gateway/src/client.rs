@@ -54,9 +54,12 @@ impl OperatorClient {
         if status != 200 {
             let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
             let said = said.as_ref().and_then(|v| v.pointer("/error/message")).and_then(|m| m.as_str());
-            return Err(OperatorError::Refused(said.map_or_else(|| format!("status {status}"), str::to_owned)));
+            return Err(OperatorError::Refused(
+                said.map_or_else(|| format!("status {status}"), str::to_owned),
+            ));
         }
-        serde_json::from_slice(&body).map_err(|e| OperatorError::Refused(format!("its answer is not a report: {e}")))
+        serde_json::from_slice(&body)
+            .map_err(|e| OperatorError::Refused(format!("its answer is not a report: {e}")))
     }
 
     async fn fetch(&self, path: &str) -> Result<(u16, Vec<u8>), String> {

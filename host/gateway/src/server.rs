@@ -51,7 +51,11 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, GatewayError> {
 ///
 /// # Errors
 /// [`GatewayError::Serve`].
-pub async fn serve(listener: TcpListener, reports: Reports, stop: CancellationToken) -> Result<(), GatewayError> {
+pub async fn serve(
+    listener: TcpListener,
+    reports: Reports,
+    stop: CancellationToken,
+) -> Result<(), GatewayError> {
     let app = Router::new()
         .route("/healthz", get(health))
         .route("/v1/status", get(|State(r): State<Reports>| answer(r, |r| r.status())))
@@ -60,7 +64,10 @@ pub async fn serve(listener: TcpListener, reports: Reports, stop: CancellationTo
         .route("/v1/weights", get(|State(r): State<Reports>| answer(r, |r| r.weights())))
         .route("/v1/explain", get(explain))
         .with_state(reports);
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await.map_err(GatewayError::Serve)
+    axum::serve(listener, app)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .map_err(GatewayError::Serve)
 }
 
 async fn health(State(reports): State<Reports>) -> Response {

@@ -32,14 +32,18 @@ impl Controls {
         exchange: &Exchange,
         transcript: &[(Check, Evidence)],
     ) {
-        let control =
-            Control { request: request.clone(), exchange: exchange.clone(), transcript: Arc::new(transcript.to_vec()) };
+        let control = Control {
+            request: request.clone(),
+            exchange: exchange.clone(),
+            transcript: Arc::new(transcript.to_vec()),
+        };
         self.last_good.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), control);
     }
 
     /// Whether the plugin works on the control exchange, so that a failure elsewhere is the bytes'.
     pub(crate) async fn passes(&self, plugin: &Arc<Plugin>) -> bool {
-        let control = self.last_good.lock().unwrap_or_else(PoisonError::into_inner).get(plugin.task()).cloned();
+        let control =
+            self.last_good.lock().unwrap_or_else(PoisonError::into_inner).get(plugin.task()).cloned();
         let Some(control) = control else { return false };
         let plugin = Arc::clone(plugin);
         let run = move || {

@@ -55,12 +55,15 @@ impl Bench {
                     self.controls.remember(&probe.task, &request, &exchange, &judged.transcript);
                 }
                 if !judged.transcript.is_empty() {
-                    let evidence = Record::EvidenceBody { probe: probe.clone(), transcript: judged.transcript };
+                    let evidence =
+                        Record::EvidenceBody { probe: probe.clone(), transcript: judged.transcript };
                     self.store.append(evidence).await?;
                 }
                 sample
             }
-            None => self.blank(&probe, &exchange, Judgement::Inconclusive("the task is no longer live".into())),
+            None => {
+                self.blank(&probe, &exchange, Judgement::Inconclusive("the task is no longer live".into()))
+            }
         };
         self.store.append(Record::Sample(sample.clone())).await?;
         Ok(sample)
@@ -82,7 +85,9 @@ impl Bench {
                 ..self.blank(probe, exchange, Judgement::Scored)
             },
             Ok(Outcome::Violation(why)) => self.blank(probe, exchange, Judgement::Violation(why.clone())),
-            Ok(Outcome::Inconclusive(why)) => self.blank(probe, exchange, Judgement::Inconclusive(why.clone())),
+            Ok(Outcome::Inconclusive(why)) => {
+                self.blank(probe, exchange, Judgement::Inconclusive(why.clone()))
+            }
             Ok(Outcome::Need(_)) => {
                 self.blank(probe, exchange, Judgement::Inconclusive("the rounds ended undecided".into()))
             }

@@ -103,7 +103,9 @@ fn check_manifest(file: &Path, m: &Manifest) -> Result<(), ValidatorError> {
         return refuse(format!("component: '{}' is a name without folder and ending", m.component));
     }
     if m.cap_per_hour == 0 {
-        return refuse("cap_per_hour: 0 would pay nobody; use the most that one miner may be credited with".into());
+        return refuse(
+            "cap_per_hour: 0 would pay nobody; use the most that one miner may be credited with".into(),
+        );
     }
     let host = host_version();
     if !m.host.matches(&host) {
@@ -171,9 +173,14 @@ async fn load_one(
 }
 
 /// Mean over a few synthetic requests that are sent to nobody.
-async fn expected_units(plugin: &Arc<Plugin>, secret: &MasterSeed, task: &TaskName) -> Result<u64, ValidatorError> {
+async fn expected_units(
+    plugin: &Arc<Plugin>,
+    secret: &MasterSeed,
+    task: &TaskName,
+) -> Result<u64, ValidatorError> {
     let (plugin, task) = (Arc::clone(plugin), task.clone());
-    let seeds: Vec<_> = (0..SAMPLE_REQUESTS).map(|i| secret.derive("expected-units", &format!("{task}/{i}"))).collect();
+    let seeds: Vec<_> =
+        (0..SAMPLE_REQUESTS).map(|i| secret.derive("expected-units", &format!("{task}/{i}"))).collect();
     let name = task.clone();
     let run = move || {
         let mut sum: u64 = 0;

@@ -226,7 +226,12 @@ impl Reports {
     pub fn weights(&self) -> Result<Weights, ReportError> {
         let last: Option<WeightsSet> = self.store.weights(1)?.into_iter().next();
         let last = last.ok_or_else(|| ReportError::NotYet("no weights have been set yet".into()))?;
-        Ok(Weights { at_us: last.at_us, taken: last.refused.is_none(), refused: last.refused, weights: last.weights })
+        Ok(Weights {
+            at_us: last.at_us,
+            taken: last.refused.is_none(),
+            refused: last.refused,
+            weights: last.weights,
+        })
     }
 
     /// Every miner and task of the last settled period.
@@ -289,10 +294,10 @@ impl Reports {
     pub fn explain(&self, miner: &str, task: &str) -> Result<Explanation, ReportError> {
         let settled = self.settled()?;
         let tasks = || settled.task_weights.keys().map(TaskName::as_str).collect::<Vec<_>>().join(", ");
-        let task = TaskName::new(task)
-            .ok()
-            .filter(|t| settled.task_weights.contains_key(t))
-            .ok_or_else(|| ReportError::Unknown(format!("task '{task}' is not in the set; it has {}", tasks())))?;
+        let task =
+            TaskName::new(task).ok().filter(|t| settled.task_weights.contains_key(t)).ok_or_else(|| {
+                ReportError::Unknown(format!("task '{task}' is not in the set; it has {}", tasks()))
+            })?;
         let wanted = |uid: Uid, hotkey: &Hotkey| uid.to_string() == miner || hotkey.to_string() == miner;
         let standing = settled
             .settlement
@@ -300,7 +305,8 @@ impl Reports {
             .iter()
             .find(|s| s.task == task && wanted(s.uid, &s.miner))
             .ok_or_else(|| {
-                let uids: Vec<String> = settled.settlement.weights.iter().map(|w| w.uid.to_string()).collect();
+                let uids: Vec<String> =
+                    settled.settlement.weights.iter().map(|w| w.uid.to_string()).collect();
                 ReportError::Unknown(format!(
                     "miner '{miner}' was not in period {}; use a hotkey or one of the uids {}",
                     settled.outcome.period,
@@ -323,7 +329,9 @@ impl Reports {
         let not_yet = || ReportError::NotYet("no period has been settled yet".into());
         let (period, kept) = self.store.latest_settlement()?.ok_or_else(not_yet)?;
         serde_json::from_value(kept).map_err(|e| {
-            ReportError::NotYet(format!("the settlement of period {period} was written by another version: {e}"))
+            ReportError::NotYet(format!(
+                "the settlement of period {period} was written by another version: {e}"
+            ))
         })
     }
 }
@@ -346,7 +354,11 @@ fn line(m: &nineteen_domain::task::Manifest, weight: f64) -> TaskLine {
         digest: m.digest.map(|d| d.to_string()),
         wit: None,
         expected_units: None,
-        grants: m.grants.iter().map(|(k, models)| (k.clone(), models.iter().map(ToString::to_string).collect())).collect(),
+        grants: m
+            .grants
+            .iter()
+            .map(|(k, models)| (k.clone(), models.iter().map(ToString::to_string).collect()))
+            .collect(),
     }
 }
 

@@ -11,8 +11,10 @@ use crate::error::ValidatorError;
 
 /// Reads plans, departures, ends and judgements of every period that is not settled. Blocks.
 pub(crate) fn read(store: &Store) -> Result<Resume, ValidatorError> {
-    let mut resume =
-        Resume { next_period: store.latest_period()?.map_or(0, |p: PeriodId| p.next().0), ..Resume::default() };
+    let mut resume = Resume {
+        next_period: store.latest_period()?.map_or(0, |p: PeriodId| p.next().0),
+        ..Resume::default()
+    };
     let mut dispatched = BTreeSet::new();
     let mut judged = BTreeSet::new();
     for period in store.unsettled_periods()? {

@@ -296,7 +296,8 @@ impl Validator {
                 Effect::Dispatch(probe) => {
                     let (sender, addr) =
                         (Arc::clone(&self.sender), self.addresses.get(&probe.id.miner).copied().flatten());
-                    self.jobs.spawn(async move { Ok(vec![Event::Finished(sender.send(probe, addr).await?)]) });
+                    self.jobs
+                        .spawn(async move { Ok(vec![Event::Finished(sender.send(probe, addr).await?)]) });
                 }
                 Effect::Judge(probe) => {
                     let bench = Arc::clone(&self.bench);
@@ -312,8 +313,14 @@ impl Validator {
                         let class = nineteen_domain::ledger::ProbeClass::Ours(
                             nineteen_domain::ledger::OursFault::Interrupted,
                         );
-                        let end =
-                            nineteen_store::Finished { probe, class, units: 0, expected: 0, exchange: None, at_us };
+                        let end = nineteen_store::Finished {
+                            probe,
+                            class,
+                            units: 0,
+                            expected: 0,
+                            exchange: None,
+                            at_us,
+                        };
                         store.append(Record::ProbeFinished(end)).await?;
                         Ok(Vec::new())
                     });
@@ -356,7 +363,10 @@ async fn announce(client: &Client, miner: MinerRef, addr: Option<SocketAddr>, pe
     let target = Target { addr, hotkey: miner.hotkey };
     match client.capacity(&target, period_s).await {
         Ok(said) => {
-            let known = said.capacities.into_iter().filter_map(|(task, said)| Some((TaskName::new(task).ok()?, said)));
+            let known = said
+                .capacities
+                .into_iter()
+                .filter_map(|(task, said)| Some((TaskName::new(task).ok()?, said)));
             Ok(known.map(|(task, said)| (task, said.map_err(|fault| fault.code().to_owned()))).collect())
         }
         Err(fault) => {

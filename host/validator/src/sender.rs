@@ -81,7 +81,12 @@ impl Sender {
     }
 
     /// The transport decides first; an answer that the plugin cannot read is the miner's failure.
-    async fn classify(&self, task: &Arc<LiveTask>, request: &Request, exchange: &Exchange) -> (ProbeClass, u64) {
+    async fn classify(
+        &self,
+        task: &Arc<LiveTask>,
+        request: &Request,
+        exchange: &Exchange,
+    ) -> (ProbeClass, u64) {
         let class = ProbeClass::of(exchange);
         if class != ProbeClass::Answered {
             return (class, 0);
@@ -118,7 +123,11 @@ impl Sender {
         let mut records = Vec::with_capacity(2);
         let digest = bytes.as_ref().map(|(_, exchange)| Digest::of(&exchange.body()));
         if let Some((request, exchange)) = bytes {
-            records.push(Record::ExchangeBody(Box::new(ExchangeBody { probe: probe.id.clone(), request, exchange })));
+            records.push(Record::ExchangeBody(Box::new(ExchangeBody {
+                probe: probe.id.clone(),
+                request,
+                exchange,
+            })));
         }
         records.push(Record::ProbeFinished(Finished {
             probe: probe.id.clone(),

@@ -70,7 +70,8 @@ impl Settler {
             return Ok(());
         }
         // A refusal is written down and shown; the next period tries again with newer weights.
-        let refused = self.chain.set_weights(self.hotkey, &settlement.u16s).await.err().map(|e| e.to_string());
+        let refused =
+            self.chain.set_weights(self.hotkey, &settlement.u16s).await.err().map(|e| e.to_string());
         match &refused {
             None => tracing::info!(uids = settlement.u16s.len(), "weights set"),
             Some(why) => tracing::error!(why, "weights not set"),
@@ -80,7 +81,11 @@ impl Settler {
         Ok(())
     }
 
-    fn compute(&self, outcome: PeriodOutcome, metagraph: &Metagraph) -> Result<SettledPeriod, ValidatorError> {
+    fn compute(
+        &self,
+        outcome: PeriodOutcome,
+        metagraph: &Metagraph,
+    ) -> Result<SettledPeriod, ValidatorError> {
         let now_us = self.clock.now_us();
         let Scoring::Sn19(scoring) = &self.policy.scoring;
         let ago = |seconds: u64| now_us.saturating_sub(seconds.saturating_mul(1_000_000));

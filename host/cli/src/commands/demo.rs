@@ -80,7 +80,8 @@ pub(crate) async fn run(args: Args, config_given: bool) -> Result<(), Failure> {
     };
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&outcome.scores).map_err(Failure::running)?;
-        std::fs::write(file, text + "\n").map_err(|e| Failure::running(format!("{}: {e}", file.display())))?;
+        std::fs::write(file, text + "\n")
+            .map_err(|e| Failure::running(format!("{}: {e}", file.display())))?;
     }
     show(&outcome)
 }
@@ -96,7 +97,21 @@ fn fresh(dir: PathBuf) -> Result<PathBuf, Failure> {
 
 fn show(outcome: &Outcome) -> Result<(), Failure> {
     let scores = &outcome.scores;
-    let head = ["miner", "uid", "task", "capacity", "ok/429/failed", "P", "quality", "Q", "speed", "E", "share", "weight", "u16"];
+    let head = [
+        "miner",
+        "uid",
+        "task",
+        "capacity",
+        "ok/429/failed",
+        "P",
+        "quality",
+        "Q",
+        "speed",
+        "E",
+        "share",
+        "weight",
+        "u16",
+    ];
     let mut table = print::table(&head);
     for miner in &scores.miners {
         let mut first = true;
@@ -105,7 +120,11 @@ fn show(outcome: &Outcome) -> Result<(), Failure> {
             first = false;
         }
     }
-    print::out(&format!("\nPolicy {}, {} periods settled:\n\n{table}\n", scores.policy, scores.period.0 + 1))?;
+    print::out(&format!(
+        "\nPolicy {}, {} periods settled:\n\n{table}\n",
+        scores.policy,
+        scores.period.0 + 1
+    ))?;
     for role in &CAST {
         print::out(&format!("  {:<12} {}", role.kind, role.about))?;
     }

@@ -51,10 +51,19 @@ pub(crate) async fn run(args: Args, config: Config) -> Result<(), Failure> {
         print::json(&report)?;
     } else {
         for line in &report.lines {
-            print::out(&format!("{} {:<12} {}", if line.ok { "ok  " } else { "FAIL" }, line.part, line.says))?;
+            print::out(&format!(
+                "{} {:<12} {}",
+                if line.ok { "ok  " } else { "FAIL" },
+                line.part,
+                line.says
+            ))?;
         }
     }
-    if broken == 0 { Ok(()) } else { Err(Failure::input(format!("{broken} of {} parts are not ready", report.lines.len()))) }
+    if broken == 0 {
+        Ok(())
+    } else {
+        Err(Failure::input(format!("{broken} of {} parts are not ready", report.lines.len())))
+    }
 }
 
 async fn examine(config: &Config, report: &mut Report) {
@@ -64,7 +73,10 @@ async fn examine(config: &Config, report: &mut Report) {
         Ok(subnet) => subnet.metagraph().await.map_err(Failure::input),
         Err(e) => Err(Failure::input(e)),
     };
-    report.put("subnet", subnet.map(|m| format!("netuid {}, {} neurons, block {}", m.netuid, m.neurons.len(), m.block)));
+    report.put(
+        "subnet",
+        subnet.map(|m| format!("netuid {}, {} neurons, block {}", m.netuid, m.neurons.len(), m.block)),
+    );
     let store = match Store::open_existing(&config.paths.data, store_options(config)) {
         Ok(store) => store_line(&store),
         Err(e @ StoreError::Locked { .. }) => Ok(format!("in use: {e}")),
@@ -82,7 +94,10 @@ async fn examine(config: &Config, report: &mut Report) {
     let declared = registry::read_set(&config.paths.taskset);
     match &declared {
         Ok((set, tasks)) => {
-            report.put("task set", Ok(format!("{} {}, policy {}, {} tasks", set.name, set.version, set.policy, tasks.len())));
+            report.put(
+                "task set",
+                Ok(format!("{} {}, policy {}, {} tasks", set.name, set.version, set.policy, tasks.len())),
+            );
             report.put("calibration", Ok("none of the tasks has one: quality is parametric".to_owned()));
         }
         Err(e) => {
@@ -102,7 +117,12 @@ async fn examine(config: &Config, report: &mut Report) {
                 for (name, t) in &tasks.by_name {
                     let says = format!(
                         "{} {}, WIT {}, {}, about {} {} a probe",
-                        t.manifest.component, t.manifest.version, t.plugin.wit_version(), t.plugin.digest(), t.expected_units, t.manifest.unit
+                        t.manifest.component,
+                        t.manifest.version,
+                        t.plugin.wit_version(),
+                        t.plugin.digest(),
+                        t.expected_units,
+                        t.manifest.unit
                     );
                     report.put(name.as_str(), Ok(says));
                 }
@@ -142,6 +162,7 @@ fn store_line(store: &Store) -> Result<String, Failure> {
     if !verified.is_sound() {
         return Err(Failure::input(format!("{}: damaged: {verified:?}", store.dir().display())));
     }
-    let last = settled.map_or_else(|| "no period settled yet".to_owned(), |(p, _)| format!("last settled period {p}"));
+    let last = settled
+        .map_or_else(|| "no period settled yet".to_owned(), |(p, _)| format!("last settled period {p}"));
     Ok(format!("sound, {last}"))
 }

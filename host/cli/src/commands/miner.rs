@@ -72,7 +72,10 @@ pub(crate) async fn serve(config: Config, character: Option<Character>) -> Resul
     miner.validate().map_err(Failure::input)?;
     let keypair = keys::read_keyfile(&config.identity.hotkey_file).map_err(Failure::input)?;
     let listener = TcpListener::bind(miner.listen).await.map_err(|e| {
-        Failure::input(format!("cannot listen on {}: {e}; choose another address with miner.listen", miner.listen))
+        Failure::input(format!(
+            "cannot listen on {}: {e}; choose another address with miner.listen",
+            miner.listen
+        ))
     })?;
     let executors = models(&config, &miner, character).await?;
     let honest: Arc<dyn Backend> = Arc::new(OnnxBackend::new(&executors));
@@ -93,7 +96,11 @@ pub(crate) async fn serve(config: Config, character: Option<Character>) -> Resul
     result
 }
 
-async fn models(config: &Config, miner: &MinerConfig, character: Option<Character>) -> Result<Executors, Failure> {
+async fn models(
+    config: &Config,
+    miner: &MinerConfig,
+    character: Option<Character>,
+) -> Result<Executors, Failure> {
     let mut models: Vec<ModelConfig> = Vec::new();
     for task in miner.tasks.values() {
         if models.iter().all(|m| m.name != task.model) {
@@ -116,7 +123,10 @@ async fn models(config: &Config, miner: &MinerConfig, character: Option<Characte
 async fn run_check(args: CheckArgs) -> Result<(), Failure> {
     let bare = args.url.strip_prefix("http://").unwrap_or(&args.url).trim_end_matches('/');
     let addr: SocketAddr = bare.parse().map_err(|_| {
-        Failure::input(format!("'{}' is not a miner's address; write http://IP:PORT with a literal address", args.url))
+        Failure::input(format!(
+            "'{}' is not a miner's address; write http://IP:PORT with a literal address",
+            args.url
+        ))
     })?;
     let keypair = match &args.sign_with {
         Some(file) => keys::read_keyfile(file).map_err(Failure::input)?,

@@ -3,7 +3,9 @@
 use nineteen_gateway::{OperatorClient, OperatorError};
 use nineteen_store::{Store, StoreError};
 use nineteen_validator::registry;
-use nineteen_validator::report::{Explanation, ReportError, Reports, Scores, TaskLine, Weights, declared_lines};
+use nineteen_validator::report::{
+    Explanation, ReportError, Reports, Scores, TaskLine, Weights, declared_lines,
+};
 use serde::de::DeserializeOwned;
 
 use crate::commands::validator::store_options;
@@ -46,14 +48,16 @@ where
             store.close().map_err(Failure::running)?;
             report
         }
-        Err(StoreError::Locked { .. }) => match OperatorClient::new(config.validator.listen).get(path).await {
-            Ok(report) => Ok(report),
-            Err(e @ OperatorError::Unreachable { .. }) => Err(Failure::input(format!(
-                "{e}; a validator holds {} but does not answer at validator.listen: is this its configuration?",
-                config.paths.data.display()
-            ))),
-            Err(e @ OperatorError::Refused(_)) => Err(Failure::input(e)),
-        },
+        Err(StoreError::Locked { .. }) => {
+            match OperatorClient::new(config.validator.listen).get(path).await {
+                Ok(report) => Ok(report),
+                Err(e @ OperatorError::Unreachable { .. }) => Err(Failure::input(format!(
+                    "{e}; a validator holds {} but does not answer at validator.listen: is this its configuration?",
+                    config.paths.data.display()
+                ))),
+                Err(e @ OperatorError::Refused(_)) => Err(Failure::input(e)),
+            }
+        }
         Err(e) => Err(Failure::input(e)),
     }
 }
@@ -88,7 +92,9 @@ pub(crate) async fn scores(args: JsonArgs, config: Config) -> Result<(), Failure
     if args.json {
         return print::json(&scores);
     }
-    let mut table = print::table(&["hotkey", "uid", "task", "capacity", "P", "Q", "speed", "E", "share", "weight", "u16"]);
+    let mut table = print::table(&[
+        "hotkey", "uid", "task", "capacity", "P", "Q", "speed", "E", "share", "weight", "u16",
+    ]);
     for m in &scores.miners {
         for (task, t) in &m.tasks {
             table.add_row(vec![
@@ -118,17 +124,22 @@ pub(crate) async fn weights(args: JsonArgs, config: Config) -> Result<(), Failur
     for (uid, weight) in &weights.weights {
         table.add_row(vec![uid.to_string(), weight.to_string()]);
     }
-    let fate = weights.refused.map_or_else(|| "taken by the chain".to_owned(), |why| format!("not taken: {why}"));
+    let fate =
+        weights.refused.map_or_else(|| "taken by the chain".to_owned(), |why| format!("not taken: {why}"));
     print::out(&format!("{table}\n{fate}"))
 }
 
 pub(crate) async fn explain(args: ExplainArgs, config: Config) -> Result<(), Failure> {
-    let path = format!("/v1/explain?miner={}&task={}", plain(&args.miner, "--miner")?, plain(&args.task, "--task")?);
+    let path =
+        format!("/v1/explain?miner={}&task={}", plain(&args.miner, "--miner")?, plain(&args.task, "--task")?);
     let story: Explanation = fetch(&config, &path, |r| r.explain(&args.miner, &args.task)).await?;
     if args.json {
         return print::json(&story);
     }
-    print::out(&format!("uid {} ({}), task {}, period {}", story.uid, story.miner, story.task, story.period))?;
+    print::out(&format!(
+        "uid {} ({}), task {}, period {}",
+        story.uid, story.miner, story.task, story.period
+    ))?;
     print::out(&story.words.join("\n"))?;
     let mut table = print::table(&["probe", "quality", "units", "ms", "judged"]);
     for p in &story.probes {

@@ -75,7 +75,9 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
     let (loop_stop, api_stop) = (stop.clone(), stop.clone());
     let mut parts = tokio::task::JoinSet::new();
     parts.spawn(async move { validator.run(loop_stop).await.map_err(Failure::running) });
-    parts.spawn(async move { nineteen_gateway::serve(listener, reports, api_stop).await.map_err(Failure::running) });
+    parts.spawn(async move {
+        nineteen_gateway::serve(listener, reports, api_stop).await.map_err(Failure::running)
+    });
     let result = tokio::select! {
         first = parts.join_next() => flatten(first),
         asked = asked_to_stop() => asked,
@@ -130,7 +132,10 @@ fn policy(config: &Config, name: &str, multiplier: Option<f64>) -> Result<Policy
 
 pub(crate) fn store_options(config: &Config) -> Options {
     let defaults = Options::default();
-    let keep = |r: Retention| Retention { max_age_us: config.validator.keep_exchanges_days.saturating_mul(DAY_US), ..r };
+    let keep = |r: Retention| Retention {
+        max_age_us: config.validator.keep_exchanges_days.saturating_mul(DAY_US),
+        ..r
+    };
     Options { exchanges: keep(defaults.exchanges), evidence: keep(defaults.evidence), ..defaults }
 }
 
@@ -150,7 +155,9 @@ pub(crate) async fn load_tasks(
     sandbox: &Sandbox,
     secret: &nineteen_domain::MasterSeed,
 ) -> Result<Tasks, Failure> {
-    registry::load(&config.paths.taskset, &config.paths.components(), sandbox, secret).await.map_err(Failure::input)
+    registry::load(&config.paths.taskset, &config.paths.components(), sandbox, secret)
+        .await
+        .map_err(Failure::input)
 }
 
 pub(crate) fn runtime(config: &Config) -> Result<Arc<Runtime>, Failure> {
@@ -164,7 +171,8 @@ pub(crate) fn runtime(config: &Config) -> Result<Arc<Runtime>, Failure> {
 
 /// Models that the tasks are granted, each once.
 pub(crate) fn models_of(declared: &[Declared]) -> Vec<ModelName> {
-    let all: BTreeSet<&ModelName> = declared.iter().flat_map(|d| d.manifest.grants.values().flatten()).collect();
+    let all: BTreeSet<&ModelName> =
+        declared.iter().flat_map(|d| d.manifest.grants.values().flatten()).collect();
     all.into_iter().cloned().collect()
 }
 
@@ -186,7 +194,10 @@ pub(crate) async fn executors(
 }
 
 /// The same, for whoever makes the configuration.
-pub(crate) async fn start_executors(runtime: Arc<Runtime>, wanted: ExecutorConfig) -> Result<Executors, Failure> {
+pub(crate) async fn start_executors(
+    runtime: Arc<Runtime>,
+    wanted: ExecutorConfig,
+) -> Result<Executors, Failure> {
     tokio::task::spawn_blocking(move || Executors::start(runtime, wanted))
         .await
         .map_err(|e| Failure::running(format!("the models' thread failed: {e}")))?

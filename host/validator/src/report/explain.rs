@@ -63,7 +63,8 @@ pub(super) fn explain(
     samples: Vec<QualitySample>,
     unit: &str,
 ) -> Explanation {
-    let weight = settled.settlement.weights.iter().find(|w| w.miner == standing.miner).map_or(0.0, |w| w.weight);
+    let weight =
+        settled.settlement.weights.iter().find(|w| w.miner == standing.miner).map_or(0.0, |w| w.weight);
     let weight_u16 =
         settled.settlement.u16s.iter().find(|(uid, _)| *uid == standing.uid).map_or(0, |(_, weight)| *weight);
     let faults: Vec<String> = settled
@@ -147,7 +148,11 @@ fn words(
         "quality Q = {:.4}: {} samples of this task{}, plain mean {:.4}, with the policy's exponent {:.4}{}",
         q.quality,
         q.own_samples,
-        if q.borrowed_samples > 0 { format!(" and {} of its other tasks", q.borrowed_samples) } else { String::new() },
+        if q.borrowed_samples > 0 {
+            format!(" and {} of its other tasks", q.borrowed_samples)
+        } else {
+            String::new()
+        },
         q.plain_mean,
         q.mean,
         if q.squared { ", squared because it is low" } else { "" }
@@ -206,10 +211,17 @@ fn why_low(samples: &[QualitySample]) -> Vec<String> {
         out.push(format!("  {} answers broke a rule, the last: {first}", violations.len()));
     }
     let scored: Vec<&QualitySample> = samples.iter().filter(|s| s.judgement == Judgement::Scored).collect();
-    if let Some(worst) = scored.iter().min_by(|a, b| a.quality.total_cmp(&b.quality)).filter(|w| w.quality < 0.999) {
+    if let Some(worst) =
+        scored.iter().min_by(|a, b| a.quality.total_cmp(&b.quality)).filter(|w| w.quality < 0.999)
+    {
         let reasons: Vec<String> =
             worst.reasons.iter().take(6).map(|(code, value)| format!("{code} {value:.5}")).collect();
-        out.push(format!("  worst sample {}: quality {:.4} ({})", worst.probe.slot, worst.quality, reasons.join(", ")));
+        out.push(format!(
+            "  worst sample {}: quality {:.4} ({})",
+            worst.probe.slot,
+            worst.quality,
+            reasons.join(", ")
+        ));
     }
     let ours = samples.iter().filter(|s| matches!(s.judgement, Judgement::Inconclusive(_))).count();
     if ours > 0 {
