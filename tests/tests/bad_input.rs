@@ -1,5 +1,13 @@
 //! Promise: bad input gets one clear line that names the file, the field and the way out, and exit code 2.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails is meant to panic"
+)]
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -115,7 +123,7 @@ fn a_missing_model_file_is_named() {
     let models = place.path("models");
     fs::create_dir(&models).unwrap();
     link(&cache().join("models/all-minilm-l6-v2"), &models.join("all-minilm-l6-v2"));
-    place.append(&format!("[checking]\n[identity]\nhotkey_file = \"hotkey\"\n"));
+    place.append("[identity]\nhotkey_file = \"hotkey\"\n");
     let said = place.refused("validator", &[("NINETEEN__PATHS__MODELS", models.to_str().unwrap())]);
     assert!(said.contains("smollm2-135m-instruct") && said.contains("cargo xtask setup"), "{said}");
 }

@@ -1,6 +1,14 @@
 //! Promise: one command runs a small subnet; cheats earn less than the slower honest miner; a `kill -9` of the
 //! validator in the middle changes nothing of that.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails is meant to panic"
+)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;

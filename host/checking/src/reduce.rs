@@ -87,8 +87,8 @@ pub(crate) fn position(logits: &[f32], max: f32) -> u32 {
 ///
 /// Cody and Waite's reduction with the polynomial of Cephes' `expf`. Rounding to the nearest integer is done by
 /// adding 1.5 · 2²³, which needs no instruction beyond the baseline's.
+// Always, because the loop around it becomes vector code only with it inlined.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "it has to be inlined for the loop around it to become vector code")]
 fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
     let x = if x < -87.0 { -87.0 } else { x };

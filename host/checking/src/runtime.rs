@@ -199,15 +199,15 @@ impl Runtime {
                 CheckingError::Provider { provider: provider.name(), why: one_line(&e.to_string()) }
             })?;
         }
-        builder
+        let builder = builder
             .with_auto_device(ort::session::builder::AutoDevicePolicy::PreferCPU)
-            .and_then(|b| b.with_intra_threads(intra_threads.max(1)))
-            .and_then(|b| b.with_inter_threads(1))
-            .and_then(|b| b.with_intra_op_spinning(false))
-            .and_then(|b| b.with_inter_op_spinning(false))
-            .and_then(|b| b.with_memory_pattern(false))
-            .and_then(|b| b.with_log_level(LogLevel::Warning))
-            .map_err(|e| refuse(&e))
+            .map_err(|e| refuse(&e))?;
+        let builder = builder.with_intra_threads(intra_threads.max(1)).map_err(|e| refuse(&e))?;
+        let builder = builder.with_inter_threads(1).map_err(|e| refuse(&e))?;
+        let builder = builder.with_intra_op_spinning(false).map_err(|e| refuse(&e))?;
+        let builder = builder.with_inter_op_spinning(false).map_err(|e| refuse(&e))?;
+        let builder = builder.with_memory_pattern(false).map_err(|e| refuse(&e))?;
+        builder.with_log_level(LogLevel::Warning).map_err(|e| refuse(&e))
     }
 }
 
@@ -241,7 +241,8 @@ fn locate(
         let wants_gpu = providers.iter().any(|p| *p != Provider::Cpu);
         let (first, second) = if wants_gpu { ("gpu", "gpu") } else { ("cpu", "gpu") };
         let path = if file(first).is_file() || !file(second).is_file() { file(first) } else { file(second) };
-        (path, "cache")
+        // A cpu library cannot serve a provider that was asked for, so it is not fallen back to (invariant 9).
+        (path, if wants_gpu { "cache; cuda and tensorrt need `cargo xtask setup --gpu`" } else { "cache" })
     };
     if !path.is_file() {
         return Err(CheckingError::LibraryMissing { path, source_of_path });

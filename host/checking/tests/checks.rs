@@ -1,5 +1,13 @@
 //! Checks as plugins ask them, and what an operator sees when something is not there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails is meant to panic"
+)]
+
 mod common;
 
 use common::{ALL, CHAT, EMBED, INT8, cache, fixture, runtime, runtime_config};

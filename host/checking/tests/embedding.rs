@@ -1,5 +1,13 @@
 //! The embedding executor against what PyTorch computed for the same weights.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails is meant to panic"
+)]
+
 mod common;
 
 use common::{ALL, EMBED, fixture};

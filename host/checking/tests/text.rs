@@ -1,5 +1,13 @@
 //! The text executor against what PyTorch and transformers computed for the same weights, and against itself.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails is meant to panic"
+)]
+
 mod common;
 
 use common::{ALL, CHAT, INT8, fixture, generate, start, user};

@@ -1,5 +1,13 @@
 //! What a miner can do to a validator's socket, over real loopback connections, and the class it ends in.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails is meant to panic"
+)]
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

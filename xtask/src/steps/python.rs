@@ -145,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn three_ten_is_newer_than_three_nine() {
-        assert!(parse("3 10 1 p").unwrap().0 >= OLDEST && parse("3 9 1 p").unwrap().0 < OLDEST);
+    fn three_eleven_is_newer_than_three_nine() {
+        assert!(parse("3 11 1 p").unwrap().0 >= OLDEST && parse("3 9 1 p").unwrap().0 < OLDEST);
         assert!(
             WELL_SERVED.contains(&(3, 12))
                 && !WELL_SERVED.contains(&(3, 9))

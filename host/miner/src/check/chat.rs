@@ -20,8 +20,8 @@ fn request(model: &str, temperature: f64, stream: bool) -> Value {
         "seed": 4_503_599_627_370_497_u64, "request_id": "00c0ffee00c0ffee",
         "stream": stream, "logprobs": true, "return_token_ids": true,
     });
-    if stream {
-        body["stream_options"] = json!({"include_usage": true});
+    if let Some(body) = body.as_object_mut().filter(|_| stream) {
+        body.insert("stream_options".into(), json!({"include_usage": true}));
     }
     body
 }

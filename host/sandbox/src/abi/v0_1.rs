@@ -133,7 +133,7 @@ impl Guest for Linked {
     ) -> Result<domain::Outcome, Broken> {
         let guest = self.fresh(store)?;
         let parts = ExchangeParts::of(exchange);
-        let blobs: Vec<(Vec<&[u8]>, Vec<&[u8]>)> = evidence
+        let blobs: Vec<(Slices<'_>, Slices<'_>)> = evidence
             .iter()
             .map(|(check, evidence)| {
                 let answered = match evidence {
@@ -182,7 +182,10 @@ impl Guest for Linked {
     }
 }
 
-fn slices(blobs: &[Bytes]) -> Vec<&[u8]> {
+/// Blobs as the bindings want them.
+type Slices<'a> = Vec<&'a [u8]>;
+
+fn slices(blobs: &[Bytes]) -> Slices<'_> {
     blobs.iter().map(|b| &**b).collect()
 }
 
