@@ -44,7 +44,7 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
     let reference = cx
         .check(EmbeddingEmbed { model: &p.model, texts: &texts })
         .map_err(|stop| if stop.is_invalid() { Stop::Inconclusive(format!("{stop:?}")) } else { stop })?;
-    if reference.rows.iter().any(|r| r.len() != p.dimension || !(norm(r) > 0.0)) {
+    if reference.rows.iter().any(|r| r.len() != p.dimension || norm(r) == 0.0 || norm(r).is_nan()) {
         return Err(Stop::Inconclusive(format!("evidence: the model has no {} dimensions", p.dimension)));
     }
     let compared: Vec<(usize, &[f32], &[f32])> =
@@ -97,7 +97,8 @@ fn rows<'a>(p: &Params, asked: &Body, reply: &'a Reply) -> Result<Vec<&'a [f32]>
             return Err(Stop::violation("vector.finite", format!("row {i} has numbers that are none")));
         }
         let length = norm(vector);
-        if !((length - 1.0).abs() <= p.norm_tolerance) {
+        let off = (length - 1.0).abs();
+        if off.is_nan() || off > p.norm_tolerance {
             return Err(Stop::violation("vector.norm", format!("row {i} has length {length:.4}, not 1")));
         }
         rows.push(vector);
