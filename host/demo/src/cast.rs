@@ -69,7 +69,7 @@ pub const CAST: [Role; 6] = [
         about: "announces four times what it serves and rate-limits the rest",
         chat_per_hour: CHAT * 4,
         vectors_per_hour: VECTORS * 4,
-        requests_per_minute: Some(6),
+        requests_per_minute: Some(3),
         ..FAST
     },
 ];
