@@ -10,12 +10,16 @@ The Rust executors are held against the same files by their own tests; this says
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+from onnx import numpy_helper
 from tokenizers import Tokenizer
 
 
@@ -168,14 +172,33 @@ def speed(chat):
     return min(generate), min(replay)
 
 
-def int8_margins(chat, folder, fixture):
-    """What the int8 model's greedy answers cost under the fp32 model, in nats a token."""
-    other, margins = Chat(folder), []
+def rounded(folder, how, out):
+    """A copy of a model with its weights rounded to fp16 or bf16, kept as fp32: what half precision alone costs."""
+    model = onnx.load(str(folder / "model.onnx"))
+    for tensor in model.graph.initializer:
+        weights = numpy_helper.to_array(tensor)
+        if weights.dtype != np.float32 or weights.size < 1000:
+            continue
+        if how == "fp16":
+            near = weights.astype(np.float16).astype(np.float32)
+        else:
+            bits = weights.view(np.uint32)
+            near = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(near, tensor.name))
+    onnx.save(model, str(out / "model.onnx"), save_as_external_data=True, location="weights")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, out / name)
+    return out
+
+
+def margins(chat, folder, fixture):
+    """What the greedy answers of the model in this folder cost under the fp32 model, in nats a token."""
+    other, found = Chat(folder), []
     for case in fixture["cases"]:
         out = other.greedy(case["prompt_ids"], 48)
         logits = chat.run(case["prompt_ids"] + out[:-1], keep=48)[0]
-        margins += [float(row.max() - row[y]) for row, y in zip(logits, out)]
-    return margins
+        found += [float(row.max() - row[y]) for row, y in zip(logits, out)]
+    return np.array(found)
 
 
 def main():
@@ -196,8 +219,17 @@ def main():
     if args.speed:
         generate, replay = speed(chat)
         print(f"128 tokens behind 64: generated in {generate:.2f} s, replayed in {replay:.3f} s: {generate / replay:.1f} x")
-        margins = int8_margins(chat, args.models / "smollm2-135m-instruct-int8", fixture)
-        print(f"int8 under fp32: mean margin {np.mean(margins):.4f} nats, {np.mean(np.array(margins) > 1e-3):.1%} above 0.001")
+        fp32 = args.models / "smollm2-135m-instruct"
+        with tempfile.TemporaryDirectory() as made:
+            others = {how: Path(made) / how for how in ("fp16", "bf16")}
+            for how, out in others.items():
+                out.mkdir()
+                rounded(fp32, how, out)
+            others["int8"] = args.models / "smollm2-135m-instruct-int8"
+            for how, folder in others.items():
+                cost = margins(chat, folder, fixture)
+                print(f"{how} under fp32: mean margin {cost.mean():.5f} nats, worst {cost.max():.3f}, "
+                      f"{np.mean(cost > 1e-3):.1%} above 0.001")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ impl Validator {
         let period_us = settings.period_s.saturating_mul(SECOND_US);
         let config = ScheduleConfig {
             period_us,
-            // A tenth of the period, but no more than the announcement's own patience needs.
+            // A fifth of the period, but no more than the announcement's own patience needs.
             announce_lead_us: (period_us / 5).clamp(SECOND_US, 30 * SECOND_US),
             settle_grace_us: settings.grace_s.saturating_mul(SECOND_US),
             policy: policy.clone(),

@@ -61,6 +61,10 @@ impl Settler {
             unjudged = settled.outcome.unjudged,
             "period settled"
         );
+        // Sealing a segment drops old ones too, but a quiet store seals none.
+        if let Err(e) = self.store.retain(self.clock.now_us()).await {
+            tracing::warn!(error = %e, "old segments could not be dropped");
+        }
         self.set_weights(&settled.settlement).await
     }
 

@@ -84,7 +84,7 @@ fn action() -> impl Strategy<Value = Do> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The world asserts at every step: plan before probe, no probe leaves twice, every settled row counts
     /// each probe that left exactly once, a second settlement equals the first, no wake-up in the past.
@@ -109,6 +109,11 @@ proptest! {
                 Do::Crash(s) => w.crash(config(), s * S),
                 Do::Jump(s) => {
                     w.now = w.now.saturating_add_signed(s * S as i64);
+                    if s < 0 {
+                        // Where a clock went back behind a period's end and then all was lost but the disk, the
+                        // period runs on, and its only settlement has more in it than the one nobody saw.
+                        w.settled.retain(|p, _| w.disk.plans.iter().all(|plan| plan.period != *p));
+                    }
                     w.event(Event::Tick);
                 }
                 // The world's own record of what is on disk has to stay true: a claim that it was written is

@@ -221,7 +221,10 @@ impl World {
         assert_eq!(outcome.skipped as usize + left, plan.len());
         assert!(self.under_way.iter().all(|p| p.period != outcome.period));
         if let Some(before) = self.settled.get(&outcome.period) {
-            assert_eq!(before, outcome, "a second settlement after a crash has the same rows");
+            // How many replies it settled without is no part of the promise: after the crash the checker had
+            // longer for them.
+            let again = PeriodOutcome { unjudged: before.unjudged, ..outcome.clone() };
+            assert_eq!(before, &again, "a second settlement after a crash has the same rows");
         }
     }
 
