@@ -1,5 +1,7 @@
 //! End to end: one file per promise made in the README. This library finds the binary and the cache.
 
+pub mod soak;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -101,10 +101,35 @@ pub(crate) fn test(site: &Site, filter: Option<&str>) -> Result<Ending> {
     Ok(if tally.is_good() { Ending::Good } else { Ending::Failed })
 }
 
+/// Runs the crash test for as long as it is told to.
+pub(crate) fn soak(site: &Site, minutes: u64, seed: Option<u64>) -> Result<Ending> {
+    if build_nineteen(site)?.is_none() {
+        return Ok(Ending::Failed);
+    }
+    let mut command = host(site);
+    command.args([
+        "test",
+        "--workspace",
+        "--test",
+        "kills",
+        "--",
+        "--ignored",
+        "--nocapture",
+        "--exact",
+        "soak",
+    ]);
+    command.env("NINETEEN_SOAK_MINUTES", minutes.to_string());
+    if let Some(seed) = seed {
+        command.env("NINETEEN_SOAK_SEED", seed.to_string());
+    }
+    eprintln!("soak: kills a validator for {minutes} min, then holds its books against its miners'");
+    Ok(ending(child::openly(&mut command)?))
+}
+
 /// Runs the benches whose names contain `name`, side by side with what they are measured against.
 pub(crate) fn bench(site: &Site, name: Option<&str>) -> Result<Ending> {
     let mut all = Ending::Good;
-    for bench in ["call", "inference"].into_iter().filter(|b| name.is_none_or(|n| b.contains(n))) {
+    for bench in ["call", "inference", "period"].into_iter().filter(|b| name.is_none_or(|n| b.contains(n))) {
         let mut command = host(site);
         // The profile of the tests: a second one would compile wasmtime a second time, and dependencies are
         // optimised in it.

@@ -65,6 +65,15 @@ enum Commands {
         /// Only benches with this in their name
         name: Option<String>,
     },
+    /// Kill a validator again and again over a run with real miners, and audit its books
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
+        /// Moments of the kills follow from it; printed at the end
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Check formatting, lints and dependencies
     Lint {
         /// One of them
@@ -121,6 +130,10 @@ fn run(command: Commands) -> Result<Ending> {
         Commands::Bench { name } => {
             setup(&site, false, None)?;
             checks::bench(&site, name.as_deref())
+        }
+        Commands::Soak { minutes, seed } => {
+            setup(&site, false, None)?;
+            checks::soak(&site, minutes, seed)
         }
         Commands::Lint { only } => checks::lint(&site, only),
         Commands::Book => {

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nineteen_domain::meet::{BoxFuture, Chain, ChainError, Metagraph};
-use nineteen_domain::{Hotkey, Uid};
+use nineteen_domain::meet::{BoxFuture, Chain, ChainError, Head, Metagraph};
+use nineteen_domain::{Digest, Hotkey, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SubnetError;
@@ -24,6 +24,8 @@ use crate::subnet::{Blocks, MAX_BYTES, Subnet};
 const SUBNET: &str = "subnet.toml";
 const BLOCK: &str = "block";
 const WEIGHTS: &str = "weights";
+/// What a block lasts where blocks are counted by hand: the chain's 12 seconds.
+const DEFAULT_BLOCK_US: u64 = 12_000_000;
 
 /// A file-backed subnet.
 #[derive(Debug)]
@@ -205,6 +207,21 @@ impl LocalSubnet {
         Ok(Metagraph { netuid: subnet.netuid, block, neurons: subnet.neurons })
     }
 
+    /// A local subnet has no consensus to make hashes that nobody foresees: here they are those of netuid and
+    /// number, good for trying things out.
+    fn read_head(&self) -> Result<Head, SubnetError> {
+        let subnet = self.subnet()?;
+        let number = self.block(subnet.blocks)?;
+        let mut input = b"nineteen/local-block/1".to_vec();
+        input.extend_from_slice(&subnet.netuid.to_le_bytes());
+        input.extend_from_slice(&number.to_le_bytes());
+        let block_us = match subnet.blocks {
+            Blocks::Time { block_ms, .. } => block_ms.saturating_mul(1_000).max(1),
+            Blocks::Counter => DEFAULT_BLOCK_US,
+        };
+        Ok(Head { number, hash: *Digest::of(&input).as_bytes(), block_us })
+    }
+
     fn write_weights(&self, validator: Hotkey, weights: &[(Uid, u16)]) -> Result<(), ChainError> {
         let _held = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let subnet = self.subnet()?;
@@ -235,6 +252,10 @@ impl Chain for LocalSubnet {
     fn metagraph(&self) -> BoxFuture<'_, Result<Metagraph, ChainError>> {
         // A few kilobytes from a local file: not worth a thread.
         Box::pin(std::future::ready(self.read_metagraph().map_err(ChainError::from)))
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, ChainError>> {
+        Box::pin(std::future::ready(self.read_head().map_err(ChainError::from)))
     }
 
     fn set_weights<'a>(

@@ -149,10 +149,12 @@ pub(crate) struct Validator {
     pub listen: SocketAddr,
     /// Probes under way at once.
     pub max_in_flight: usize,
-    /// Probes under way at once to one miner.
+    /// Probes under way at once to one miner in one task.
     pub max_in_flight_per_miner: usize,
     /// Exchanges judged at once.
     pub judges: usize,
+    /// Answers that wait for a judgement at most; beyond it, those of whoever has most waiting go unchecked.
+    pub max_backlog: usize,
     /// Whether miners may have private and loopback addresses. For subnets on one machine.
     pub allow_private_miners: bool,
     /// Days that exchanges and evidence are kept.
@@ -165,9 +167,11 @@ impl Default for Validator {
             period_s: 3_600,
             grace_s: 120,
             listen: SocketAddr::from(([127, 0, 0, 1], 9119)),
-            max_in_flight: 64,
-            max_in_flight_per_miner: 4,
+            max_in_flight: 256,
+            // A window at the announced rate needs as many as a reply takes intervals.
+            max_in_flight_per_miner: 16,
             judges: 4,
+            max_backlog: 4_096,
             allow_private_miners: false,
             keep_exchanges_days: 7,
         }
@@ -215,6 +219,7 @@ impl Config {
         fix(&mut self.identity.hotkey_file);
         fix(&mut self.subnet.folder);
         self.checking.library.as_mut().map(fix);
+        self.miner.as_mut().and_then(|m| m.access_log.as_mut()).map(fix);
     }
 
     fn validate(&self, file: &Path) -> Result<(), Failure> {
@@ -237,12 +242,13 @@ impl Config {
             ("validator.max_in_flight", v.max_in_flight),
             ("validator.max_in_flight_per_miner", v.max_in_flight_per_miner),
             ("validator.judges", v.judges),
+            ("validator.max_backlog", v.max_backlog),
             ("checking.threads_per_model", self.checking.threads_per_model),
             ("checking.intra_threads", self.checking.intra_threads),
             ("checking.queue", self.checking.queue),
         ] {
-            if !(1..=4_096).contains(&n) {
-                return refuse(key, "use 1 to 4096");
+            if !(1..=65_536).contains(&n) {
+                return refuse(key, "use 1 to 65536");
             }
         }
         if self.checking.providers.is_empty() {

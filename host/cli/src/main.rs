@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{demo, doctor, miner, reports, validator};
+use crate::commands::{demo, doctor, miner, replay, reports, simulate, validator};
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -53,6 +53,10 @@ enum Command {
     Explain(reports::ExplainArgs),
     /// Show the last weights.
     Weights(reports::JsonArgs),
+    /// Settle recorded periods again under another policy or other weights of tasks; never writes.
+    Replay(replay::Args),
+    /// Attack a policy with models of miners on a simulated clock.
+    Simulate(simulate::Args),
     /// One miner of the demo. Not for other use.
     #[command(hide = true)]
     DemoMiner(demo::MinerArgs),
@@ -73,6 +77,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let long_running =
         matches!(cli.command, Command::Validator(_) | Command::Miner(_) | Command::DemoMiner(_));
     logging::start(cli.log.as_deref(), cli.log_json, long_running)?;
+    if let Command::Simulate(args) = &cli.command {
+        return simulate::run(args);
+    }
     let config = || Config::read(cli.config.as_deref());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -88,6 +95,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Scores(args) => reports::scores(args, config()?).await,
             Command::Explain(args) => reports::explain(args, config()?).await,
             Command::Weights(args) => reports::weights(args, config()?).await,
+            Command::Replay(args) => replay::run(args, config()?).await,
+            Command::Simulate(args) => simulate::run(&args),
             Command::DemoMiner(args) => demo::miner(args, config()?).await,
         }
     })

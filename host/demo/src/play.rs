@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nineteen_domain::PeriodId;
+use nineteen_domain::policy::Policy;
 use nineteen_gateway::OperatorClient;
+use nineteen_store::Store;
+use nineteen_validator::replay::{Question, Replay, replay};
 use nineteen_validator::report::{Scores, ValidatorStatus};
 
 use crate::cast::CAST;
@@ -29,6 +33,11 @@ pub struct Options {
     pub taskset: PathBuf,
     /// An empty folder that is kept, to look into afterwards.
     pub dir: PathBuf,
+    /// The policy that it is settled under. Probes are laid out alike under every one, so that what miners did
+    /// can be settled under another as well.
+    pub policy: Policy,
+    /// The policy that is shown beside it.
+    pub beside: Policy,
     /// Length of a period in seconds.
     pub period_s: u64,
     /// Periods to play.
@@ -42,6 +51,8 @@ pub struct Options {
 pub struct Outcome {
     /// What everybody earned, with `kind` filled in.
     pub scores: Scores,
+    /// The same periods settled under the other policy.
+    pub beside: Replay,
     /// Configuration of the validator, for `nineteen explain --config`.
     pub config: PathBuf,
     /// Times that the validator was started again because somebody ended it.
@@ -82,7 +93,20 @@ pub async fn play(options: &Options) -> Result<Outcome> {
         let role = CAST.iter().zip(&stage.miners).find(|(_, place)| place.hotkey == miner.hotkey);
         miner.kind = role.map(|(role, _)| role.kind.to_owned());
     }
-    Ok(Outcome { scores, config: stage.validator_config, restarts })
+    let beside = beside(options, &stage, scores.period)?;
+    Ok(Outcome { scores, beside, config: stage.validator_config, restarts })
+}
+
+/// The last period of the play under the other policy.
+fn beside(options: &Options, stage: &Stage, period: PeriodId) -> Result<Replay> {
+    let store = Store::open_existing(&stage.dir.join("data"), nineteen_store::Options::default())?;
+    let mut policy = options.beside.clone();
+    policy.planning = stage::planning();
+    let question =
+        Question { policy: Some(policy), from: Some(period), to: Some(period), ..Question::default() };
+    let replayed = replay(&store, &question)?;
+    store.close()?;
+    Ok(replayed)
 }
 
 async fn wait_for_miners(stage: &Stage, miners: &mut [Actor]) -> Result<()> {

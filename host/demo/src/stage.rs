@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nineteen_chain::{LocalSubnet, Rules, Subnet};
 use nineteen_domain::meet::Neuron;
+use nineteen_domain::policy::{Planning, Policy};
 use nineteen_domain::{Hotkey, Uid};
 use nineteen_wire::keys::create_keyfile;
 use toml::{Table, Value};
@@ -64,7 +65,12 @@ pub(crate) fn set(options: &Options) -> Result<Stage> {
     Ok(Stage { dir, validator_config, operator, miners })
 }
 
-/// The subnet's own task set with the demo's multiplier; tasks and weights stay as they are.
+/// How probes lie, whatever the policy: as `default` has it, with a share that shows something within a minute.
+pub(crate) fn planning() -> Planning {
+    Planning { share_multiplier: SHARE_MULTIPLIER, ..Policy::default_rules().planning }
+}
+
+/// The subnet's own task set with the demo's policy; tasks and weights stay as they are.
 fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
     let file = &options.taskset;
     let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
@@ -77,7 +83,10 @@ fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
             }
         }
     }
-    set.insert("share_multiplier".into(), SHARE_MULTIPLIER.into());
+    let mut policy = options.policy.clone();
+    policy.planning = planning();
+    set.insert("policy".into(), Value::try_from(policy)?);
+    set.remove("share_multiplier");
     write(&dir.join("taskset.toml"), &set)
 }
 
@@ -88,8 +97,8 @@ fn validator_toml(options: &Options, operator: SocketAddr) -> Table {
     v.insert("grace_s".into(), int(options.period_s));
     v.insert("listen".into(), operator.to_string().into());
     // All miners share this machine with the validator: more at once would measure the others' work.
-    v.insert("max_in_flight".into(), int(3));
-    v.insert("max_in_flight_per_miner".into(), int(1));
+    v.insert("max_in_flight".into(), int(8));
+    v.insert("max_in_flight_per_miner".into(), int(2));
     v.insert("judges".into(), int(1));
     v.insert("allow_private_miners".into(), true.into());
     root.insert("validator".into(), v.into());

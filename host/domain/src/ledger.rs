@@ -57,6 +57,9 @@ pub enum OursFault {
     Plugin,
     /// The validator could not send (no socket, no memory, disk full).
     Host,
+    /// It never left: its miner already had its fill of ours under way. In no tally, but the window that it
+    /// belongs to counts it as not delivered.
+    HeldBack,
 }
 
 /// Every request ends in exactly one class.
@@ -127,12 +130,47 @@ impl Tally {
             }
             ProbeClass::RateLimited => self.rate_limited = self.rate_limited.saturating_add(1),
             ProbeClass::Failed(_) => self.failed = self.failed.saturating_add(1),
+            ProbeClass::Ours(OursFault::HeldBack) => return,
             ProbeClass::Ours(_) => {
                 self.ours = self.ours.saturating_add(1);
                 return;
             }
         }
         self.asked = self.asked.saturating_add(expected);
+    }
+}
+
+/// Who said when a window starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowKind {
+    /// This validator, in secret.
+    Secret,
+    /// The beacon: the same moment for every validator.
+    Beacon,
+}
+
+/// What came of one window, in which probes left at the announced rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WindowResult {
+    /// Who said when.
+    pub kind: WindowKind,
+    /// Its start, microseconds of the Unix epoch.
+    pub started_us: u64,
+    /// Times the announced rate; above 1 it tried head-room and can cost nothing.
+    pub rate: f64,
+    /// Units expected of its probes, all but ours.
+    pub asked: u64,
+    /// Of them, those of probes that were answered in time; at most `asked`.
+    pub delivered: u64,
+}
+
+impl WindowResult {
+    /// Delivered share in [0, 1]; `None` when nothing was asked: no window was tried then.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
+    pub fn delivered_share(&self) -> Option<f64> {
+        (self.asked > 0).then(|| (self.delivered as f64 / self.asked as f64).min(1.0))
     }
 }
 
@@ -155,6 +193,9 @@ pub struct PeriodRow {
     pub tally: Tally,
     /// In [0, 1]; `None` when nothing was asked or the capacity is 0.
     pub score: Option<f64>,
+    /// Its windows, in the order of their starts; none under layouts without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowResult>,
     /// Start of the period, microseconds of the Unix epoch.
     pub started_us: u64,
     /// Its end, microseconds of the Unix epoch.

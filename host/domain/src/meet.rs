@@ -57,6 +57,17 @@ pub struct Metagraph {
     pub neurons: Vec<Neuron>,
 }
 
+/// The newest block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Time between blocks in microseconds; above 0.
+    pub block_us: u64,
+}
+
 impl Metagraph {
     /// The neuron of this hotkey.
     #[must_use]
@@ -85,6 +96,9 @@ pub enum ChainError {
 pub trait Chain: Send + Sync {
     /// The subnet as it is now.
     fn metagraph(&self) -> BoxFuture<'_, Result<Metagraph, ChainError>>;
+
+    /// The newest block: the beacon is read of it. Cheap; asked for several times a block.
+    fn head(&self) -> BoxFuture<'_, Result<Head, ChainError>>;
 
     /// Sets this validator's weights: max-scaled u16, uids unique and ascending, no zeros.
     fn set_weights<'a>(

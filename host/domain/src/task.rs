@@ -1,10 +1,14 @@
 //! A task as its manifest (`task.toml`) says it, the task set, and what a plugin says of itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{Digest, ModelName, TaskName};
+use crate::policy::Policy;
 
 /// What a call of a plugin may spend. Every limit is on by default (invariant 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +111,26 @@ impl Default for ReplyLimits {
     }
 }
 
+/// What miners' speed is measured against. It belongs to the task, so that no miner moves another's factor.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedReference {
+    /// Verified units per second of one request that earn the factor 1; above 0.
+    pub units_per_s: f64,
+    /// Milliseconds to the first verified unit of a stream that earn the factor 1; above 0. Absent where
+    /// nothing streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_unit_ms: Option<u64>,
+}
+
+impl SpeedReference {
+    /// Whether it can be divided by.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.units_per_s.is_finite() && self.units_per_s > 0.0 && self.first_unit_ms != Some(0)
+    }
+}
+
 /// `task.toml`: what a task weighs in work, which models it may ask, and what it may spend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +166,9 @@ pub struct Manifest {
     /// Hard limits on a reply.
     #[serde(default)]
     pub limits: ReplyLimits,
+    /// What speed is measured against; absent, everybody's speed counts as 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<SpeedReference>,
     /// Parameters for the plugin, given to it as JSON in every call.
     #[serde(default)]
     pub params: serde_json::Map<String, serde_json::Value>,
@@ -171,8 +198,8 @@ pub struct TaskSet {
     pub name: String,
     /// Its version.
     pub version: semver::Version,
-    /// Name of the policy, e.g. `sn19-2025-01`.
-    pub policy: String,
+    /// The policy: the name of one that ships, or one written out.
+    pub policy: PolicyChoice,
     /// Multiplies the share of capacity that the policy tests (Subnet 19's
     /// `CAPACITY_TO_SCORE_MULTIPLIER`); short periods need more of it to see anything. Above 0; absent is 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,6 +207,60 @@ pub struct TaskSet {
     /// The tasks; weights sum to 1 within 1e-9.
     #[serde(rename = "task")]
     pub tasks: Vec<TaskEntry>,
+}
+
+/// Which policy a task set has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum PolicyChoice {
+    /// `policy = "default"`.
+    Named(String),
+    /// `[policy]` with every number written out.
+    Written(Box<Policy>),
+}
+
+impl PolicyChoice {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Named(name) => name,
+            Self::Written(policy) => &policy.name,
+        }
+    }
+
+    /// The policy; `None` when none of this name ships.
+    #[must_use]
+    pub fn policy(&self) -> Option<Policy> {
+        match self {
+            Self::Named(name) => Policy::named(name),
+            Self::Written(policy) => Some((**policy).clone()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PolicyChoice {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // By hand, so that a slip in a written policy is named and not only "no variant fits".
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = PolicyChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a policy, or a policy written out")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<PolicyChoice, E> {
+                Ok(PolicyChoice::Named(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PolicyChoice, A::Error> {
+                let policy = Policy::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(PolicyChoice::Written(Box::new(policy)))
+            }
+        }
+        from.deserialize_any(Either)
+    }
 }
 
 /// A task of the set.

@@ -9,17 +9,22 @@
 //! range for every input, hostile ones included, and divides by no sum without asking whether it is zero.
 
 mod capacity;
+mod default;
 mod period;
+mod samples;
 mod settlement;
+mod share;
 mod sn19;
+mod votes;
 mod weights;
 
 pub use capacity::{CapacityFault, clamp_capacity};
 pub use period::period_score;
 pub use settlement::{
-    MinerTaskInput, QualityParts, ReliabilityParts, RowUsed, Settlement, SpeedParts, Standing, WeightLine,
-    settle,
+    At, CreditParts, MinerTaskInput, QualityParts, ReliabilityParts, RowUsed, Settlement, SpeedParts,
+    Standing, WeightLine, WindowUsed, settle,
 };
+pub use votes::{Vote, task_weights};
 pub use weights::{WeightError, clip_to_max_weight, u16_weights};
 
 /// `u64` as a double: exact below 2^53, rounded above, always finite.

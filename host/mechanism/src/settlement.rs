@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use nineteen_domain::ledger::{PeriodRow, QualitySample};
+use nineteen_domain::ledger::{PeriodRow, QualitySample, WindowResult};
 use nineteen_domain::policy::{Policy, Scoring};
+use nineteen_domain::task::SpeedReference;
 use nineteen_domain::{Hotkey, PeriodId, TaskName, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::sn19;
+use crate::{default, sn19};
 
 /// What is known of one miner and one task. At most one per (miner, task); order does not matter, nor does
 /// that of rows and samples: both are put newest first.
@@ -24,7 +25,14 @@ pub struct MinerTaskInput {
     pub task: TaskName,
     /// Clamped capacity, units per period, of the newest period.
     pub capacity: u64,
-    /// Its settled periods of this task.
+    /// Units that a period is expected to ask of it at this capacity: `A₀` of the `default` rules, which take
+    /// what is no number above 0 for 1.
+    pub expected_asked: f64,
+    /// What its speed is measured against, for rules that use references.
+    pub speed: Option<SpeedReference>,
+    /// Posterior that it serves what it claims to, in [0, 1]; 1 where nobody tests that.
+    pub honesty: f64,
+    /// Its settled periods of this task, and what the running one has so far.
     pub rows: Vec<PeriodRow>,
     /// Its judged exchanges of this task; inconclusive ones are left out here.
     pub samples: Vec<QualitySample>,
@@ -41,6 +49,12 @@ pub struct RowUsed {
     pub score: f64,
     /// Units served in it.
     pub consumed: u64,
+    /// Units asked for in it.
+    #[serde(default)]
+    pub asked: u64,
+    /// Its age in periods; 0 under rules that count rows.
+    #[serde(default)]
+    pub age: f64,
     /// Its part of the weighted mean, in [0, 1]; all parts sum to 1 unless nothing was served.
     pub weight: f64,
 }
@@ -54,9 +68,15 @@ pub struct ReliabilityParts {
     pub rows: Vec<RowUsed>,
     /// Weighted mean of their scores, in [0, 1].
     pub mean: f64,
-    /// Multiplier for miners with few rows, in [0, 1].
-    pub newcomer_multiplier: f64,
-    /// Their product: `P`.
+    /// Multiplier for miners of whom little is known, in [0, 1]: Subnet 19's for few rows, or `A/(A + A₀)`.
+    pub confidence: f64,
+    /// `A`, aged units asked for; 0 under rules that count rows.
+    #[serde(default)]
+    pub asked: f64,
+    /// `A₀`, the same.
+    #[serde(default)]
+    pub expected_asked: f64,
+    /// Product of mean and confidence: `P`.
     pub normalised_period_score: f64,
 }
 
@@ -67,9 +87,12 @@ pub struct QualityParts {
     pub own_samples: usize,
     /// Samples borrowed from the miner's other tasks.
     pub borrowed_samples: usize,
-    /// Mean of the samples' quality, before the exponent; for people.
+    /// Aged weight of the samples; their number under rules that do not age them.
+    #[serde(default)]
+    pub weight: f64,
+    /// Mean of the samples' quality, before exponent and prior; for people.
     pub plain_mean: f64,
-    /// Mean of quality to the policy's exponent, in [0, 1].
+    /// What `Q` is made of: mean of quality to the policy's exponent, or the mean with the prior; in [0, 1].
     pub mean: f64,
     /// Whether that was squared.
     pub squared: bool,
@@ -79,17 +102,71 @@ pub struct QualityParts {
     pub worst: Vec<QualitySample>,
 }
 
-/// How the speed bonus came about.
+/// How the factor of speed came about.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SpeedParts {
-    /// The policy's percentile of `quality · units / second`; `None` without samples.
+    /// The policy's percentile of units per second, Subnet 19's times quality; `None` without samples.
     pub metric: Option<f64>,
-    /// Place among those with samples, 0 the fastest; equals share the mean of their places.
+    /// Median microseconds to the first verified unit of a stream; `None` where no sample has one.
+    #[serde(default)]
+    pub first_unit_us: Option<f64>,
+    /// Metric over the task's reference; `None` under rules that rank.
+    #[serde(default)]
+    pub ratio: Option<f64>,
+    /// The task's reference over the time to the first unit; `None` where nothing streams.
+    #[serde(default)]
+    pub first_unit_ratio: Option<f64>,
+    /// Place among those with samples, 0 the fastest, equals share the mean of their places; `None` under
+    /// rules that do not rank.
     pub rank: Option<f64>,
     /// How many were ranked.
     pub ranked: usize,
-    /// Added to 1 as a factor.
-    pub bonus: f64,
+    /// What effective volume is multiplied with: at least 0, 1 for the reference or the middle place.
+    pub factor: f64,
+}
+
+/// How much of the announced capacity is credited.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditParts {
+    /// Aged number of windows tried: `n`.
+    pub tried: f64,
+    /// Of them sustained: `k`; a window below the present capacity counts in proportion.
+    pub sustained: f64,
+    /// What windows tried and sustained say: the lower quantile, in [0, 1].
+    #[serde(default)]
+    pub quantile: f64,
+    /// What caps it, in [0, 1], 1 where no window was tried: the most that a window delivered over what is announced
+    /// now, or what the kind of window that was sustained less says alone.
+    #[serde(default)]
+    pub shown: f64,
+    /// `L`, the smaller of the two, in [0, 1]; 1 under rules that believe every announcement.
+    pub factor: f64,
+    /// The newest windows, newest first, at most [`Standing::SHOWN_ROWS`].
+    #[serde(default)]
+    pub windows: Vec<WindowUsed>,
+}
+
+impl Default for CreditParts {
+    fn default() -> Self {
+        Self { tried: 0.0, sustained: 0.0, quantile: 1.0, shown: 1.0, factor: 1.0, windows: Vec::new() }
+    }
+}
+
+/// A window that counted, and for how much.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowUsed {
+    /// Of which period.
+    pub period: PeriodId,
+    /// What came of it.
+    pub result: WindowResult,
+    /// Capacity that it was run at, its rate included, units per period.
+    pub capacity: f64,
+    /// Its age in periods.
+    pub age: f64,
+    /// What it adds to the number of windows tried.
+    pub weight: f64,
+    /// What it adds to the number sustained; at most `weight`.
+    pub sustained: f64,
 }
 
 /// One miner in one task, with the chain of numbers that leads to its share.
@@ -109,9 +186,14 @@ pub struct Standing {
     pub reliability: ReliabilityParts,
     /// `Q`.
     pub quality: QualityParts,
-    /// The bonus.
+    /// `f`.
     pub speed: SpeedParts,
-    /// `E = Q(1 + bonus)·P·c`.
+    /// `L`.
+    #[serde(default)]
+    pub credit: CreditParts,
+    /// `π`, in [0, 1].
+    pub honesty: f64,
+    /// `E = Q·π·f·P·c·L`; Subnet 19's has neither `π` nor `L`, which are 1 there.
     pub effective_volume: f64,
     /// `x = E/ΣE`, in [0, 1].
     pub volume_share: f64,
@@ -153,6 +235,15 @@ pub struct Settlement {
     pub u16s: Vec<(Uid, u16)>,
 }
 
+/// When a settlement is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    /// Microseconds of the Unix epoch.
+    pub now_us: u64,
+    /// Length of a period in microseconds; ages are counted in it. 0 counts as 1.
+    pub period_us: u64,
+}
+
 /// Turns what is known into weights, under the policy's rules. `weights_of_tasks` need not sum to 1: a task
 /// that is not in it, or whose weight is not a number above 0, pays nothing, and a task that nobody serves
 /// leaves its weight to the others.
@@ -161,8 +252,9 @@ pub fn settle(
     policy: &Policy,
     weights_of_tasks: &BTreeMap<TaskName, f64>,
     inputs: &[MinerTaskInput],
-    now_us: u64,
+    at: At,
 ) -> Settlement {
+    let now_us = at.now_us;
     let mut sorted: Vec<&MinerTaskInput> = inputs.iter().collect();
     // One order for everything, so that sums of doubles do not depend on the caller's.
     sorted.sort_by(|a, b| (&a.task, a.uid, a.miner).cmp(&(&b.task, b.uid, b.miner)));
@@ -176,6 +268,7 @@ pub fn settle(
         let weight = weight_of(&first.task);
         standings.extend(match &policy.scoring {
             Scoring::Sn19(rules) => sn19::task(rules, weight, of_one_task, now_us),
+            Scoring::Default(rules) => default::task(rules, weight, of_one_task, at),
         });
     }
     let weights = weigh(&standings);

@@ -6,58 +6,27 @@
     reason = "helpers of tests, outside functions marked as such"
 )]
 
-use std::collections::BTreeMap;
+mod common;
 
+use common::{
+    AT, HOUR_US, NOW_US, alone, any_inputs, hostile, name, near, row, sample, tasks, unknown, window,
+};
+use nineteen_domain::Uid;
 use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample, Tally};
 use nineteen_domain::policy::{Policy, Scoring, Sn19Scoring};
-use nineteen_domain::{Hotkey, PeriodId, ProbeId, TaskName, Uid};
-use nineteen_mechanism::{MinerTaskInput, Settlement, Standing, settle};
+use nineteen_mechanism::{At, MinerTaskInput, Settlement, Standing, settle};
 use proptest::prelude::*;
-
-const HOUR_US: u64 = 3_600_000_000;
-const NOW_US: u64 = 1_790_000_000_000_000;
-
-fn name(s: &str) -> TaskName {
-    TaskName::new(s).unwrap()
-}
-
-fn key(n: u16) -> Hotkey {
-    let mut raw = [0; 32];
-    raw[..2].copy_from_slice(&n.to_le_bytes());
-    Hotkey::from_bytes(raw)
-}
 
 /// Rows newest first: (consumed, score).
 fn rows(miner: u16, task: &str, of: &[(u64, Option<f64>)]) -> Vec<PeriodRow> {
     of.iter()
         .zip(0..)
         .map(|((consumed, score), age)| PeriodRow {
-            period: PeriodId(10_000 - age),
-            task: name(task),
-            miner: key(miner),
-            uid: Uid(miner),
-            announced: None,
-            capacity: 0,
             tally: Tally { consumed: *consumed, ..Tally::default() },
             score: *score,
-            started_us: NOW_US - (age + 1) * HOUR_US,
-            ended_us: NOW_US - age * HOUR_US,
+            ..row(miner, task, age)
         })
         .collect()
-}
-
-fn sample(miner: u16, task: &str, slot: u32, quality: f64, units: u64, response_us: u64) -> QualitySample {
-    QualitySample {
-        probe: ProbeId { period: PeriodId(1), task: name(task), miner: key(miner), slot },
-        judgement: Judgement::Scored,
-        quality,
-        units,
-        response_us,
-        first_unit_us: None,
-        at_us: NOW_US - u64::from(slot) * 1_000_000,
-        reasons: Vec::new(),
-        period_us: HOUR_US,
-    }
 }
 
 /// Samples in one second each: (quality, metric).
@@ -73,35 +42,23 @@ fn samples(miner: u16, task: &str, of: &[(f64, u64)]) -> Vec<QualitySample> {
 
 fn input(miner: u16, task: &str, capacity: u64) -> MinerTaskInput {
     MinerTaskInput {
-        miner: key(miner),
-        uid: Uid(miner),
-        task: name(task),
-        capacity,
         rows: rows(miner, task, &[(100, Some(1.0)); 9]),
         samples: samples(miner, task, &[(1.0, 50)]),
-        other_samples: Vec::new(),
+        ..unknown(miner, task, capacity)
     }
 }
 
 fn rules(policy: &mut Policy) -> &mut Sn19Scoring {
-    let Scoring::Sn19(rules) = &mut policy.scoring;
+    let Scoring::Sn19(rules) = &mut policy.scoring else { unreachable!("Subnet 19's policy") };
     rules
 }
 
-fn tasks(of: &[(&str, f64)]) -> BTreeMap<TaskName, f64> {
-    of.iter().map(|(t, w)| (name(t), *w)).collect()
-}
-
 fn settled(inputs: &[MinerTaskInput]) -> Settlement {
-    settle(&Policy::sn19_2025_01(), &tasks(&[("chat", 1.0)]), inputs, NOW_US)
+    settle(&Policy::sn19_2025_01(), &tasks(&[("chat", 1.0)]), inputs, AT)
 }
 
-fn only(inputs: MinerTaskInput) -> Standing {
-    settled(&[inputs]).standings.remove(0)
-}
-
-fn near(a: f64, b: f64, eps: f64) {
-    assert!((a - b).abs() <= eps, "{a} for {b}");
+fn only(input: MinerTaskInput) -> Standing {
+    alone(&Policy::sn19_2025_01(), input)
 }
 
 fn p_of(of: &[(u64, Option<f64>)]) -> f64 {
@@ -168,7 +125,7 @@ fn the_worked_example_holds_at_every_step() {
     for (standing, (q, metric, bonus, volume, x, share)) in s.standings.iter().zip(expected) {
         near(standing.quality.quality, q, 1e-6);
         near(standing.speed.metric.unwrap(), metric, 1e-9);
-        near(standing.speed.bonus, bonus, 1e-12);
+        near(standing.speed.factor, 1.0 + bonus, 1e-12);
         near(standing.effective_volume, volume, 1e-3);
         near(standing.volume_share, x, 1e-6);
         near(standing.share, share, 1e-6);
@@ -181,7 +138,7 @@ fn the_worked_example_holds_at_the_older_sharpnesses() {
     for (k, expected) in [(2.0, [0.4365, 0.5356, 0.0279]), (3.0, [0.4210, 0.5722, 0.0068])] {
         let mut policy = Policy::sn19_2025_01();
         rules(&mut policy).sharpness = k;
-        let s = settle(&policy, &tasks(&[("chat", 1.0)]), &example(), NOW_US);
+        let s = settle(&policy, &tasks(&[("chat", 1.0)]), &example(), AT);
         for (standing, share) in s.standings.iter().zip(expected) {
             near(standing.share, share, 5e-5);
         }
@@ -192,7 +149,7 @@ fn the_worked_example_holds_at_the_older_sharpnesses() {
 fn a_low_mean_is_squared_unless_the_task_is_exempt() {
     let of = |policy: &Policy| {
         let half = MinerTaskInput { samples: samples(1, "chat", &[(0.25, 10); 4]), ..input(1, "chat", 1) };
-        settle(policy, &tasks(&[("chat", 1.0)]), &[half], NOW_US).standings.remove(0).quality
+        settle(policy, &tasks(&[("chat", 1.0)]), &[half], AT).standings.remove(0).quality
     };
     let mut policy = Policy::sn19_2025_01();
     let q = of(&policy);
@@ -241,14 +198,14 @@ fn a_violation_is_worth_nothing_whatever_quality_it_claims() {
 fn equally_fast_miners_share_their_places() {
     let s = settled(&[input(1, "chat", 5), input(2, "chat", 5), input(3, "chat", 5)]);
     for standing in &s.standings {
-        assert_eq!((standing.speed.rank, standing.speed.bonus), (Some(1.0), 0.0));
+        assert_eq!((standing.speed.rank, standing.speed.factor), (Some(1.0), 1.0));
     }
 }
 
 #[test]
 fn one_miner_alone_has_no_bonus_and_takes_all() {
     let s = settled(&[input(7, "chat", 5)]);
-    assert_eq!(s.standings[0].speed.bonus, 0.0);
+    assert_eq!(s.standings[0].speed.factor, 1.0);
     assert_eq!(s.u16s, [(Uid(7), 65_535)]);
 }
 
@@ -267,7 +224,7 @@ fn a_task_that_nobody_serves_leaves_its_weight_to_the_others() {
         &Policy::sn19_2025_01(),
         &weights,
         &[input(1, "chat", 5), input(2, "chat", 5), input(1, "embed", 0)],
-        NOW_US,
+        AT,
     );
     assert_eq!(s.weights.iter().map(|w| w.weight).collect::<Vec<_>>(), [0.5, 0.5]);
 }
@@ -278,78 +235,6 @@ fn the_chain_of_numbers_survives_being_written_down() {
     let mut bytes = Vec::new();
     ciborium::into_writer(&s, &mut bytes).unwrap();
     assert_eq!(ciborium::from_reader::<Settlement, _>(bytes.as_slice()).unwrap(), s);
-}
-
-fn hostile() -> impl Strategy<Value = f64> {
-    prop_oneof![
-        0.0..=1.0,
-        any::<f64>(),
-        Just(f64::NAN),
-        Just(f64::INFINITY),
-        Just(f64::NEG_INFINITY),
-        Just(-1.0),
-        Just(f64::MAX),
-        Just(f64::MIN_POSITIVE),
-    ]
-}
-
-fn count() -> impl Strategy<Value = u64> {
-    prop_oneof![0_u64..100_000, Just(0), Just(u64::MAX), any::<u64>()]
-}
-
-fn any_input() -> impl Strategy<Value = MinerTaskInput> {
-    let row = (count(), prop::option::of(hostile()), 0_u64..100);
-    let one = || (hostile(), count(), count(), 0_u64..200, 0_u8..4);
-    (
-        0_u16..6,
-        0_usize..3,
-        count(),
-        prop::collection::vec(row, 0..12),
-        prop::collection::vec(one(), 0..12),
-        prop::collection::vec(one(), 0..12),
-    )
-        .prop_map(|(miner, task, capacity, rs, own, others)| {
-            let task = ["chat", "embed", "image"][task];
-            let make = |of: Vec<(f64, u64, u64, u64, u8)>| -> Vec<QualitySample> {
-                of.into_iter()
-                    .zip(0..)
-                    .map(|((q, units, response_us, hours, kind), slot)| QualitySample {
-                        at_us: NOW_US - hours * HOUR_US,
-                        judgement: match kind {
-                            0 => Judgement::Violation("v".into()),
-                            1 => Judgement::Inconclusive("i".into()),
-                            _ => Judgement::Scored,
-                        },
-                        ..sample(miner, task, slot, q, units, response_us)
-                    })
-                    .collect()
-            };
-            MinerTaskInput {
-                miner: key(miner),
-                uid: Uid(miner),
-                task: name(task),
-                capacity,
-                rows: rs
-                    .into_iter()
-                    .zip(0..)
-                    .map(|((consumed, score, hours), n)| PeriodRow {
-                        period: PeriodId(n),
-                        ended_us: NOW_US - hours * HOUR_US,
-                        ..rows(miner, task, &[(consumed, score)]).remove(0)
-                    })
-                    .collect(),
-                samples: make(own),
-                other_samples: make(others),
-            }
-        })
-}
-
-fn any_inputs() -> impl Strategy<Value = Vec<MinerTaskInput>> {
-    prop::collection::vec(any_input(), 0..12).prop_map(|mut all| {
-        all.sort_by(|a, b| (&a.task, a.miner).cmp(&(&b.task, b.miner)));
-        all.dedup_by(|a, b| (&a.task, a.miner) == (&b.task, b.miner));
-        all
-    })
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
@@ -375,27 +260,38 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
+#[test]
+fn what_only_the_default_rules_know_changes_nothing() {
+    let told = |mut i: MinerTaskInput| {
+        i.rows[0].windows = vec![window(0); 9];
+        MinerTaskInput { honesty: 0.0, expected_asked: f64::NAN, ..i }
+    };
+    let (plain, full) = (settled(&example()), settled(&example().into_iter().map(told).collect::<Vec<_>>()));
+    assert_eq!(plain, full);
+    assert!(plain.standings.iter().all(|s| (s.honesty, s.credit.factor) == (1.0, 1.0)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_number_is_finite_and_in_range_for_every_input(
         policy in any_policy(),
-        inputs in any_inputs(),
+        inputs in any_inputs(12),
         w in prop::array::uniform3(hostile()),
         now in prop_oneof![Just(NOW_US), any::<u64>()],
     ) {
         let weights = tasks(&[("chat", w[0]), ("embed", w[1]), ("image", w[2])]);
-        let s = settle(&policy, &weights, &inputs, now);
+        let s = settle(&policy, &weights, &inputs, At { now_us: now, ..AT });
         for x in &s.standings {
             let in_unit = [
-                x.reliability.mean, x.reliability.newcomer_multiplier, x.reliability.normalised_period_score,
+                x.reliability.mean, x.reliability.confidence, x.reliability.normalised_period_score,
                 x.quality.mean, x.quality.plain_mean, x.quality.quality, x.volume_share, x.share,
             ];
             prop_assert!(in_unit.iter().all(|v| (0.0..=1.0).contains(v)), "{:?}", x);
             prop_assert!(x.reliability.rows.iter().all(|r| (0.0..=1.0).contains(&r.weight)));
             prop_assert!(x.speed.metric.is_none_or(|m| m.is_finite() && m >= 0.0));
-            prop_assert!((-1.0..=1.0).contains(&x.speed.bonus));
+            prop_assert!((0.0..=2.0).contains(&x.speed.factor));
             prop_assert!(x.effective_volume.is_finite() && x.effective_volume >= 0.0);
             prop_assert!(x.task_weight.is_finite() && x.task_weight >= 0.0);
         }
@@ -408,11 +304,11 @@ proptest! {
 
     #[test]
     fn the_order_of_miners_tasks_rows_and_samples_does_not_matter(
-        inputs in any_inputs(),
+        inputs in any_inputs(12),
         turn in any::<usize>(),
     ) {
         let weights = tasks(&[("chat", 0.5), ("embed", 0.3), ("image", 0.2)]);
-        let straight = settle(&Policy::sn19_2025_01(), &weights, &inputs, NOW_US);
+        let straight = settle(&Policy::sn19_2025_01(), &weights, &inputs, AT);
         let mut turned = inputs;
         turned.reverse();
         if !turned.is_empty() {
@@ -424,15 +320,15 @@ proptest! {
             i.samples.reverse();
             i.other_samples.reverse();
         }
-        prop_assert_eq!(&settle(&Policy::sn19_2025_01(), &weights, &turned, NOW_US).weights, &straight.weights);
+        prop_assert_eq!(&settle(&Policy::sn19_2025_01(), &weights, &turned, AT).weights, &straight.weights);
     }
 
     #[test]
-    fn a_task_of_weight_zero_changes_nothing(inputs in any_inputs()) {
+    fn a_task_of_weight_zero_changes_nothing(inputs in any_inputs(12)) {
         let with = tasks(&[("chat", 0.5), ("embed", 0.5), ("image", 0.0)]);
-        let all = settle(&Policy::sn19_2025_01(), &with, &inputs, NOW_US);
+        let all = settle(&Policy::sn19_2025_01(), &with, &inputs, AT);
         let two: Vec<_> = inputs.into_iter().filter(|i| i.task != name("image")).collect();
-        let without = settle(&Policy::sn19_2025_01(), &with, &two, NOW_US);
+        let without = settle(&Policy::sn19_2025_01(), &with, &two, AT);
         prop_assert_eq!(all.u16s, without.u16s);
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use nineteen_domain::{Hotkey, ModelName, TaskName};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,10 @@ pub struct MinerConfig {
     /// Bytes of a request's body, 1 KiB to 64 MiB.
     #[serde(default = "body_bytes")]
     pub max_body_bytes: usize,
+    /// File to which one JSON line is appended for every signed request: when, whose, which path, and the SHA-256
+    /// of its body, so that it can be held against what a validator says that it asked. Absent is no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<PathBuf>,
     /// What is served, by the subnet's task names; at least one.
     pub tasks: BTreeMap<TaskName, TaskConfig>,
 }

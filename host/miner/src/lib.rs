@@ -8,6 +8,7 @@
 //!
 //! [`check`] asks any miner, also one that is not ours, whether it speaks the protocol.
 
+mod access_log;
 mod backend;
 mod chat;
 pub mod check;

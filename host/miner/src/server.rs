@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access_log::AccessLog;
 use crate::backend::Backend;
 use crate::config::{MinerConfig, Operation, TaskConfig};
 use crate::error::{ApiError, MinerError};
@@ -50,6 +51,7 @@ pub struct MinerState {
     hotkey: Hotkey,
     scheme: BtAuth,
     max_body_bytes: usize,
+    access_log: Option<AccessLog>,
 }
 
 impl std::fmt::Debug for MinerState {
@@ -88,6 +90,7 @@ impl MinerState {
             hotkey: keypair.hotkey(),
             scheme: BtAuth::new(policy),
             max_body_bytes: config.max_body_bytes,
+            access_log: config.access_log.as_deref().map(AccessLog::open).transpose()?,
         }))
     }
 
@@ -127,6 +130,9 @@ async fn authenticate(State(state): State<Arc<MinerState>>, request: Request, ne
     };
     match state.scheme.verify(&parts.headers, &signed, auth::now_ns()) {
         Ok(signer) => {
+            if let Some(log) = &state.access_log {
+                log.write(&signer, parts.uri.path(), &body);
+            }
             let mut request = Request::from_parts(parts, axum::body::Body::from(body));
             request.extensions_mut().insert(Signer(signer));
             next.run(request).await

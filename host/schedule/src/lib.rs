@@ -12,6 +12,8 @@
 //! * a slow miner holds up nobody else;
 //! * nothing that a miner does, and no order of events, makes it panic.
 
+mod beacon;
+mod checks;
 mod error;
 mod machine;
 mod period;
@@ -19,10 +21,12 @@ mod plan;
 mod queue;
 mod types;
 
+pub use beacon::starts_window;
 pub use error::ScheduleError;
 pub use machine::Schedule;
-pub use plan::MAX_PROBES_PER_ENTRY;
+pub use plan::{MAX_PROBES_PER_ENTRY, expected_asked, sustained};
 pub use types::{
-    Announcement, Effect, Event, FinishedProbe, MinerRef, NOT_ANNOUNCED, PeriodOutcome, PeriodPlan,
-    PlanEntry, PlannedProbe, Resume, SILENT, ScheduleConfig, Status, TaskSpec,
+    Announcement, BEACON_SLOTS, BeaconShare, Block, Effect, Event, FinishedProbe, InTime, MAX_BEACONS,
+    MinerRef, NOT_ANNOUNCED, OrganicRequest, PeriodOutcome, PeriodPlan, PlanEntry, PlannedProbe,
+    PlannedWindow, Resume, SILENT, ScheduleConfig, StartedWindow, Status, TaskSpec,
 };

@@ -6,15 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nineteen_domain::ledger::{OursFault, ProbeClass};
-use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, Uid};
+use nineteen_domain::ledger::{OursFault, PeriodRow, ProbeClass};
+use nineteen_domain::policy::{Layout, Scoring, Windows};
+use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, TaskName, Uid};
 
+use crate::beacon::starts_window;
+use crate::checks::CheckQueue;
 use crate::error::ScheduleError;
 use crate::period::Period;
 use crate::plan;
 use crate::queue::Queue;
 use crate::types::{
-    Announcement, Effect, Event, FinishedProbe, MinerRef, PeriodPlan, Resume, ScheduleConfig, Status,
+    Announcement, Block, Effect, Event, FinishedProbe, MinerRef, OrganicRequest, PeriodPlan, Resume,
+    ScheduleConfig, StartedWindow, Status,
 };
 
 /// A probe that was due before its period's end may leave this long after it: timers are not exact.
@@ -32,6 +36,15 @@ pub struct Schedule {
     /// Planned and not settled.
     periods: BTreeMap<PeriodId, Period>,
     queue: Queue,
+    checks: CheckQueue,
+    /// Requests of users that have not ended, and whether they left.
+    organic: BTreeMap<u64, (OrganicRequest, bool)>,
+    /// The newest block that was read.
+    block: u64,
+    /// For how many settled periods in a row every window was sustained.
+    streaks: BTreeMap<(TaskName, Hotkey), u32>,
+    /// Rows that were handed out and are not known to be on disk.
+    unsettled_rows: Vec<PeriodRow>,
     announcing: Option<Announcing>,
     next_period: PeriodId,
     /// End of the newest planned period: where the next begins.
@@ -58,6 +71,11 @@ impl Schedule {
         plan::check(&config)?;
         Ok(Self {
             queue: Queue::new(config.max_in_flight, config.max_in_flight_per_miner),
+            checks: CheckQueue::new(config.max_checks, config.max_backlog),
+            organic: BTreeMap::new(),
+            block: 0,
+            streaks: BTreeMap::new(),
+            unsettled_rows: Vec::new(),
             config,
             seed,
             resume: Some(resume),
@@ -106,7 +124,7 @@ impl Schedule {
             };
             [self.queue.next_due_us(), announce]
         };
-        periods.chain(starting.into_iter().flatten()).min()
+        periods.chain(starting.into_iter().flatten()).chain(self.queue.next_expiry_us()).min()
     }
 
     /// Where the machine stands, at the time of the last step.
@@ -122,6 +140,8 @@ impl Schedule {
             waiting: self.queue.waiting(),
             planned: self.queue.planned(),
             unjudged: self.periods.values().map(Period::unjudged).sum(),
+            backlog: self.checks.backlog(),
+            unchecked: self.checks.dropped(),
         }
     }
 
@@ -136,10 +156,13 @@ impl Schedule {
     /// something else than the plan meant.
     fn go_on(&mut self, now_us: u64, resume: Resume, effects: &mut Vec<Effect>) {
         let mut finished: BTreeMap<ProbeId, FinishedProbe> = BTreeMap::new();
+        let mut unjudged = Vec::new();
         for f in resume.finished {
             finished.entry(f.probe.clone()).or_insert(f);
         }
         self.next_period = PeriodId(resume.next_period);
+        self.streaks = resume.streaks.into_iter().map(|(task, miner, n)| ((task, miner), n)).collect();
+        self.block = resume.windows.iter().map(|w| w.block).max().unwrap_or(0);
         for plan in resume.plans {
             self.next_period = self.next_period.max(plan.period.next());
             self.tail_us = self.tail_us.max(Some(plan.ended_us));
@@ -147,26 +170,47 @@ impl Schedule {
                 continue;
             }
             let mut period = Period::new(plan, true);
-            let probes: Vec<_> = period.plan.probes().collect();
+            let mut probes: Vec<_> = period.plan.probes().collect();
+            let of = period.plan.period;
+            for window in resume.windows.iter().filter(|w| w.period == of) {
+                probes.extend(period.window_stored(window));
+            }
             for probe in probes {
                 if let Some(end) = finished.get(&probe.id) {
+                    if end.class == ProbeClass::Ours(OursFault::HeldBack) {
+                        period.hold_back(&probe.id);
+                        continue;
+                    }
                     period.sent(probe.id.clone());
-                    period.finish(&probe.id, end.class, end.units);
+                    period.finish(&probe.id, end.class, end.units, end.took_us);
                     if end.class == ProbeClass::Answered && !resume.judged.contains(&probe.id) {
                         period.await_judgement(probe.id.clone());
-                        effects.push(Effect::Judge(probe.id));
+                        unjudged.push(probe.id);
                     }
                 } else if resume.dispatched.contains(&probe.id) {
                     period.sent(probe.id.clone());
-                    period.finish(&probe.id, ProbeClass::Ours(OursFault::Interrupted), 0);
+                    period.finish(&probe.id, ProbeClass::Ours(OursFault::Interrupted), 0, 0);
                     effects.push(Effect::Interrupted(probe.id));
                 } else if probe.due_us < now_us {
-                    period.skip();
+                    period.skip(&probe.id);
                 } else {
                     self.queue.add(probe);
                 }
             }
             self.periods.insert(period.plan.period, period);
+        }
+        for probe in unjudged {
+            self.check(probe, effects);
+        }
+    }
+
+    /// Puts an answer into the line for the checkers.
+    fn check(&mut self, probe: ProbeId, effects: &mut Vec<Effect>) {
+        if let Some(gone) = self.checks.add(probe) {
+            if let Some(period) = self.periods.get_mut(&gone.period) {
+                period.judged(&gone);
+            }
+            effects.push(Effect::Unchecked(gone));
         }
     }
 
@@ -186,18 +230,29 @@ impl Schedule {
                 }
             }
             Event::PlanStored { period } => self.plan_stored(now_us, period),
+            Event::Block(block) => self.read_block(now_us, block, effects),
+            Event::WindowStored { window } => self.window_stored(now_us, &window),
             Event::Finished(f) => {
                 if let Some(period) = self.periods.get_mut(&f.probe.period)
-                    && period.finish(&f.probe, f.class, f.units)
+                    && period.finish(&f.probe, f.class, f.units, f.took_us)
                 {
-                    self.queue.done(&f.probe.miner);
+                    self.queue.done(f.probe.miner, &f.probe.task);
                     if f.class == ProbeClass::Answered {
                         period.await_judgement(f.probe.clone());
-                        effects.push(Effect::Judge(f.probe));
+                        self.check(f.probe, effects);
                     }
                 }
             }
+            Event::OrganicAsked(request) => {
+                if !self.stopping && !self.organic.contains_key(&request.id) {
+                    self.queue.add_organic(request.miner, request.task.clone(), request.id);
+                    self.organic.insert(request.id, (request, false));
+                }
+            }
+            Event::OrganicFinished { id, class, units } => self.organic_finished(id, class, units),
+            Event::Standing(standing) => self.checks.weigh(standing),
             Event::Judged { probe } => {
+                self.checks.done(&probe);
                 if let Some(period) = self.periods.get_mut(&probe.period) {
                     period.judged(&probe);
                 }
@@ -205,6 +260,9 @@ impl Schedule {
             Event::Settled { period } => {
                 if self.periods.get(&period).is_some_and(|p| p.settling) {
                     self.periods.remove(&period);
+                    for row in std::mem::take(&mut self.unsettled_rows) {
+                        self.count_streak(row);
+                    }
                 }
             }
             Event::Shutdown => self.stopping = true,
@@ -238,8 +296,94 @@ impl Schedule {
             if !over && self.miners.as_ref().is_some_and(|m| m.contains_key(&probe.id.miner)) {
                 self.queue.add(probe);
             } else {
-                stored.skip();
+                stored.skip(&probe.id);
             }
+        }
+    }
+
+    const fn windows(&self) -> Option<Windows> {
+        match self.config.policy.planning.layout {
+            Layout::Windows(w) => Some(w),
+            Layout::Even | Layout::Burst(_) => None,
+        }
+    }
+
+    /// What a block says to the periods that run.
+    fn read_block(&mut self, now_us: u64, block: Block, effects: &mut Vec<Effect>) {
+        if self.stopping || block.number <= self.block {
+            return;
+        }
+        self.block = block.number;
+        let Some(windows) = self.windows() else { return };
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of two lengths of time")]
+        let per_block =
+            windows.beacons_per_period * self.config.block_us as f64 / self.config.period_us as f64;
+        let tasks = self.config.tasks.iter().map(|t| &t.name);
+        let chosen: Vec<TaskName> =
+            tasks.filter(|t| starts_window(&block.hash, self.config.netuid, t, per_block)).cloned().collect();
+        for period in self.periods.values_mut() {
+            let runs = (period.plan.started_us..period.plan.ended_us).contains(&now_us);
+            if period.stored && !period.closed && runs {
+                let started = chosen.iter().filter_map(|t| period.start_window(t, block.number, now_us));
+                effects.extend(started.map(Effect::StoreWindow));
+            }
+        }
+    }
+
+    /// The beacon's window goes before what else is planned of its task for as long as it lasts: twice the
+    /// announced rate would be more than anybody said.
+    fn window_stored(&mut self, now_us: u64, window: &StartedWindow) {
+        let Some(period) = self.periods.get_mut(&window.period) else { return };
+        let over = period.closed || now_us >= period.plan.ended_us;
+        let probes = period.window_stored(window);
+        let gone = self.queue.cancel(|id, due_us| {
+            id.period == window.period
+                && id.task == window.task
+                && due_us < window.started_us.saturating_add(period.beacon_us(&id.task, id.miner))
+        });
+        for id in gone {
+            period.skip(&id);
+        }
+        for probe in probes {
+            if !over && self.miners.as_ref().is_some_and(|m| m.contains_key(&probe.id.miner)) {
+                self.queue.add(probe);
+            } else {
+                period.skip(&probe.id);
+            }
+        }
+    }
+
+    /// Books a user's request in the period that runs; its volume takes the place of that miner's own probes
+    /// outside windows, of which one stays where there are no windows.
+    fn organic_finished(&mut self, id: u64, class: ProbeClass, units: u64) {
+        let Some((request, left)) = self.organic.remove(&id) else { return };
+        if !left {
+            self.queue.withdraw_organic(request.miner, request.task, id);
+            return;
+        }
+        self.queue.done(request.miner, &request.task);
+        let Some(period) = self.periods.values_mut().find(|p| p.stored && !p.closed) else { return };
+        let Some(worth) = period.book_organic(&request, class, units) else { return };
+        let of = |p: &ProbeId| {
+            p.period == period.plan.period && p.task == request.task && p.miner == request.miner
+        };
+        let waiting = self.queue.count_planned(of);
+        let floor = usize::from(!period.has_windows(&request.task, request.miner));
+        let most = waiting.saturating_sub(floor).min(usize::try_from(worth).unwrap_or(usize::MAX));
+        for probe in self.queue.relieve(of, most) {
+            period.skip(&probe);
+        }
+    }
+
+    /// How long a row's miner has sustained everything, with it.
+    fn count_streak(&mut self, row: PeriodRow) {
+        let sustained_at = match &self.config.policy.scoring {
+            Scoring::Default(rules) => rules.sustained_at,
+            Scoring::Sn19(_) => 1.0,
+        };
+        if let Some(sustained) = plan::sustained(&row, sustained_at) {
+            let streak = self.streaks.entry((row.task, row.miner)).or_default();
+            *streak = if sustained { streak.saturating_add(1) } else { 0 };
         }
     }
 
@@ -247,19 +391,22 @@ impl Schedule {
     fn skip(&mut self, unwanted: impl FnMut(&ProbeId) -> bool) {
         for id in self.queue.withdraw(unwanted) {
             if let Some(period) = self.periods.get_mut(&id.period) {
-                period.skip();
+                period.skip(&id);
             }
         }
     }
 
     fn advance(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
-        self.close(now_us.saturating_sub(LATE_US));
+        self.close(now_us.saturating_sub(LATE_US), effects);
         self.dispatch(now_us, effects);
-        self.close(now_us);
+        self.close(now_us, effects);
+        while let Some(probe) = self.checks.take() {
+            effects.push(Effect::Judge(probe));
+        }
         for period in self.periods.values_mut().filter(|p| p.closed && p.is_waiting()) {
             if now_us >= period.plan.ended_us.saturating_add(self.config.settle_grace_us) {
                 for probe in period.give_up() {
-                    self.queue.done(&probe.miner);
+                    self.queue.done(probe.miner, &probe.task);
                     effects.push(Effect::Interrupted(probe));
                 }
             }
@@ -269,7 +416,9 @@ impl Schedule {
             && oldest.get().may_settle()
         {
             oldest.get_mut().settling = true;
-            effects.push(Effect::Settle(oldest.get().outcome()));
+            let outcome = oldest.get().outcome();
+            self.unsettled_rows.clone_from(&outcome.rows);
+            effects.push(Effect::Settle(outcome));
         }
         self.announce(now_us, effects);
         self.plan_next(now_us, effects);
@@ -279,8 +428,18 @@ impl Schedule {
         }
     }
 
+    /// These never leave, because their miners cannot keep up.
+    fn hold_back(&mut self, held: Vec<ProbeId>, effects: &mut Vec<Effect>) {
+        for probe in held {
+            if let Some(period) = self.periods.get_mut(&probe.period) {
+                period.hold_back(&probe);
+                effects.push(Effect::HeldBack(probe));
+            }
+        }
+    }
+
     /// Periods that ended by this time send nothing more.
-    fn close(&mut self, by_us: u64) {
+    fn close(&mut self, by_us: u64, effects: &mut Vec<Effect>) {
         let over: BTreeSet<PeriodId> = self
             .periods
             .values_mut()
@@ -291,6 +450,8 @@ impl Schedule {
             })
             .collect();
         if !over.is_empty() {
+            let held = self.queue.withdraw_held(|id| over.contains(&id.period));
+            self.hold_back(held, effects);
             self.skip(|id| over.contains(&id.period));
         }
     }
@@ -300,12 +461,20 @@ impl Schedule {
             return;
         }
         self.queue.release(now_us);
+        let held = self.queue.expire(now_us);
+        self.hold_back(held, effects);
+        while let Some(id) = self.queue.take_organic() {
+            if let Some((_, left)) = self.organic.get_mut(&id) {
+                *left = true;
+                effects.push(Effect::DispatchOrganic(id));
+            }
+        }
         while let Some(probe) = self.queue.take() {
             if let Some(period) = self.periods.get_mut(&probe.id.period) {
                 period.sent(probe.id.clone());
                 effects.push(Effect::Dispatch(probe));
             } else {
-                self.queue.done(&probe.id.miner);
+                self.queue.done(probe.id.miner, &probe.id.task);
             }
         }
     }
@@ -356,7 +525,9 @@ impl Schedule {
         };
         let miners: Vec<MinerRef> =
             a.asked.iter().map(|(hotkey, uid)| MinerRef { uid: *uid, hotkey: *hotkey }).collect();
-        let plan = plan::make(&self.config, &self.seed, a.period, started_us, &miners, &a.answers);
+        let streak =
+            |task: &TaskName, miner: &Hotkey| self.streaks.get(&(task.clone(), *miner)).copied().unwrap_or(0);
+        let plan = plan::make(&self.config, &self.seed, a.period, started_us, &miners, &a.answers, streak);
         self.tail_us = Some(plan.ended_us);
         self.next_period = a.period.next();
         effects.push(Effect::StorePlan(plan.clone()));

@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nineteen_domain::policy::{Layout, Planning};
+use nineteen_domain::ledger::{PeriodRow, WindowResult};
+use nineteen_domain::policy::{Layout, Planning, Windows};
 use nineteen_domain::seed::Draws;
-use nineteen_domain::{Hotkey, MasterSeed, PeriodId};
+use nineteen_domain::{Hotkey, MasterSeed, PeriodId, TaskName};
 use nineteen_mechanism::clamp_capacity;
 
 use crate::error::ScheduleError;
 use crate::types::{
-    Announcement, MinerRef, NOT_ANNOUNCED, PeriodPlan, PlanEntry, SILENT, ScheduleConfig, TaskSpec,
+    Announcement, BeaconShare, MinerRef, NOT_ANNOUNCED, PeriodPlan, PlanEntry, PlannedWindow, SILENT,
+    ScheduleConfig, TaskSpec,
 };
 
 /// The most probes of one miner, task and period, however large its capacity and small its probes.
@@ -33,6 +35,15 @@ pub(crate) fn check(config: &ScheduleConfig) -> Result<(), ScheduleError> {
     if config.max_in_flight_per_miner == 0 {
         return setting("max_in_flight_per_miner", 0, "at least 1");
     }
+    if config.max_checks == 0 {
+        return setting("max_checks", 0, "at least 1");
+    }
+    if config.max_backlog == 0 {
+        return setting("max_backlog", 0, "at least 1");
+    }
+    if config.block_us == 0 {
+        return setting("block_us", 0, "a block has to last");
+    }
     let mut seen = BTreeSet::new();
     if let Some(twice) = config.tasks.iter().find(|t| !seen.insert(&t.name)) {
         return Err(ScheduleError::DuplicateTask(twice.name.clone()));
@@ -47,13 +58,29 @@ pub(crate) fn check(config: &ScheduleConfig) -> Result<(), ScheduleError> {
     if !sums_to_one {
         return refuse("the probabilities of its shares have to sum to 1");
     }
+    match planning.layout {
+        Layout::Windows(w) => {
+            if w.secret == 0 || w.secret > 100 || w.least_probes == 0 {
+                return refuse("secret windows and probes of a window are at least 1, windows at most 100");
+            }
+            if !(0.0..=10.0).contains(&w.beacons_per_period) || !(0.0..1.0).contains(&w.outside) {
+                return refuse("beacons_per_period has to be in [0, 10], outside in [0, 1)");
+            }
+            if !(1.0..=10.0).contains(&w.head_room) || !(1.0..=1_000.0).contains(&w.patience) {
+                return refuse("head_room has to be in [1, 10], patience in [1, 1000]");
+            }
+        }
+        Layout::Burst(b) if b.size == 0 => return refuse("a burst has at least 1 probe"),
+        Layout::Burst(_) | Layout::Even => {}
+    }
     if !(planning.share_multiplier > 0.0 && planning.share_multiplier.is_finite()) {
         return refuse("its share multiplier has to be a finite number above 0");
     }
     Ok(())
 }
 
-/// The plan of the period that starts at `started_us`, for these miners with what they announced.
+/// The plan of the period that starts at `started_us`, for these miners with what they announced. `streak` says
+/// for how many periods in a row a miner sustained every window of a task.
 pub(crate) fn make(
     config: &ScheduleConfig,
     seed: &MasterSeed,
@@ -61,20 +88,25 @@ pub(crate) fn make(
     started_us: u64,
     miners: &[MinerRef],
     announced: &BTreeMap<Hotkey, Announcement>,
+    streak: impl Fn(&TaskName, &Hotkey) -> u32,
 ) -> PeriodPlan {
     let silent = Err(SILENT.to_owned());
-    let mut entries: Vec<PlanEntry> = config
-        .tasks
-        .iter()
-        .flat_map(|task| miners.iter().map(move |miner| (task, miner)))
-        .map(|(task, miner)| {
-            let given = match announced.get(&miner.hotkey).unwrap_or(&silent) {
-                Ok(all) => all.get(&task.name).cloned().unwrap_or_else(|| Err(NOT_ANNOUNCED.to_owned())),
-                Err(fault) => Err(fault.clone()),
-            };
-            entry(config, seed, period, started_us, task, *miner, given)
-        })
-        .collect();
+    let mut entries = Vec::with_capacity(config.tasks.len().saturating_mul(miners.len()));
+    for task in &config.tasks {
+        let mut of_task: Vec<PlanEntry> = miners
+            .iter()
+            .map(|miner| {
+                let given = match announced.get(&miner.hotkey).unwrap_or(&silent) {
+                    Ok(all) => all.get(&task.name).cloned().unwrap_or_else(|| Err(NOT_ANNOUNCED.to_owned())),
+                    Err(fault) => Err(fault.clone()),
+                };
+                entry(task, *miner, given)
+            })
+            .collect();
+        let span = Span { period, started_us, period_us: config.period_us };
+        lay(&config.policy.planning, seed, span, task, &mut of_task, &streak);
+        entries.append(&mut of_task);
+    }
     entries.sort_by(|a, b| (&a.task, a.miner).cmp(&(&b.task, b.miner)));
     PeriodPlan {
         period,
@@ -85,49 +117,229 @@ pub(crate) fn make(
     }
 }
 
-fn entry(
-    config: &ScheduleConfig,
-    seed: &MasterSeed,
-    period: PeriodId,
-    started_us: u64,
-    task: &TaskSpec,
-    miner: MinerRef,
-    given: Result<f64, String>,
-) -> PlanEntry {
+/// Units that a period is expected to ask of a miner with this capacity: `A₀` of the `default` rules.
+#[must_use]
+pub fn expected_asked(planning: &Planning, capacity: u64, expected_units: u64) -> f64 {
+    let expected_units = expected_units.max(1);
+    let mean = planning.mean_share();
+    let probes = match planning.layout {
+        Layout::Even | Layout::Burst(_) => f64::from(probes(capacity, mean, expected_units)),
+        Layout::Windows(w) => {
+            let n = Numbers::of(&w, capacity, expected_units, mean, mean);
+            f64::from(n.windows * n.per_window + n.outside) + w.beacons_per_period * f64::from(n.per_beacon)
+        }
+    };
+    probes * float(expected_units)
+}
+
+/// An entry without probes.
+fn entry(task: &TaskSpec, miner: MinerRef, given: Result<f64, String>) -> PlanEntry {
     let clamped = given.and_then(|announced| {
         clamp_capacity(announced, task.cap_per_period)
             .map(|capacity| (announced, capacity))
             .map_err(|fault| fault.code().to_owned())
     });
-    let mut entry = PlanEntry {
+    let (announced, capacity, fault) = match clamped {
+        Ok((announced, capacity)) => (Some(announced), capacity, None),
+        Err(fault) => (None, 0, Some(fault)),
+    };
+    PlanEntry {
         task: task.name.clone(),
         miner: miner.hotkey,
         uid: miner.uid,
-        announced: None,
-        fault: None,
-        capacity: 0,
+        announced,
+        fault,
+        capacity,
         share: 0.0,
         expected_units: task.expected_units.max(1),
         due_us: Vec::new(),
-    };
-    match clamped {
-        Ok((announced, capacity)) => {
-            entry.announced = Some(announced);
-            entry.capacity = capacity;
+        windows: Vec::new(),
+        beacon: None,
+        in_time: task.in_time,
+    }
+}
+
+/// A period, as far as laying probes out needs it.
+#[derive(Clone, Copy)]
+struct Span {
+    period: PeriodId,
+    started_us: u64,
+    period_us: u64,
+}
+
+/// Gives the entries of one task their probes.
+fn lay(
+    planning: &Planning,
+    seed: &MasterSeed,
+    span: Span,
+    task: &TaskSpec,
+    entries: &mut [PlanEntry],
+    streak: &impl Fn(&TaskName, &Hotkey) -> u32,
+) {
+    let about = |miner: &Hotkey| format!("{:020}/{}/{miner}", span.period.0, task.name);
+    let serving = entries.iter_mut().filter(|e| e.capacity > 0);
+    match planning.layout {
+        Layout::Even | Layout::Burst(_) => {
+            for e in serving {
+                let mut draws = Draws::new(&seed.derive("plan", &about(&e.miner)));
+                e.share = share(planning, draws.unit());
+                let n = probes(e.capacity, e.share, e.expected_units);
+                e.due_us = match planning.layout {
+                    Layout::Burst(b) => bursts(span, n, b.size.max(1), &mut draws),
+                    _ => evenly(span.started_us, span.period_us, n, draws.unit()),
+                };
+            }
         }
-        Err(fault) => entry.fault = Some(fault),
+        Layout::Windows(w) => {
+            // One share for all: windows that are shared have one length, or they would not overlap.
+            let of_task = format!("{:020}/{}", span.period.0, task.name);
+            let mut draws = Draws::new(&seed.derive("plan-windows", &of_task));
+            let drawn = share(planning, draws.unit());
+            let starts = starts(&w, span, draws, entries, drawn, planning.mean_share());
+            for e in entries.iter_mut().filter(|e| e.capacity > 0) {
+                e.share = drawn;
+                let faster = w.head_room_after > 0 && streak(&e.task, &e.miner) >= w.head_room_after;
+                let draws = Draws::new(&seed.derive("plan", &about(&e.miner)));
+                lay_windows(&w, span, &starts, e, faster, planning.mean_share(), draws);
+            }
+        }
     }
-    if entry.capacity > 0 {
-        let about = format!("{:020}/{}/{}", period.0, task.name, miner.hotkey);
-        let mut draws = Draws::new(&seed.derive("plan", &about));
-        let planning = &config.policy.planning;
-        entry.share = share(planning, draws.unit());
-        let probes = probes(entry.capacity, entry.share, entry.expected_units);
-        entry.due_us = match planning.layout {
-            Layout::Even => evenly(started_us, config.period_us, probes, draws.unit()),
+}
+
+/// How many probes of which kind a miner gets in a period with windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Numbers {
+    windows: u32,
+    per_window: u32,
+    per_beacon: u32,
+    outside: u32,
+}
+
+impl Numbers {
+    /// In proportion to the capacity; together (with as many beacon windows as there are on average) never more
+    /// than was announced, but always one.
+    fn of(w: &Windows, capacity: u64, expected_units: u64, share: f64, mean_share: f64) -> Self {
+        let whole = float(capacity) / float(expected_units);
+        let allowed = whole_number(whole.floor()).max(1);
+        let secret = w.secret.max(1);
+        let beacons = w.beacons_per_period.max(0.0);
+        let in_windows = whole * (1.0 - w.outside) / (f64::from(secret) + beacons);
+        let most = allowed / secret.saturating_add(whole_number(beacons.ceil())).saturating_add(1);
+        let per_window = |share: f64| {
+            whole_number((in_windows * share).round()).max(w.least_probes).min(most).clamp(1, MAX_PER_WINDOW)
         };
+        let windows = secret.min(allowed);
+        let left = allowed - windows;
+        let outside = whole_number((whole * share * w.outside).round()).clamp(1, MAX_PER_WINDOW).min(left);
+        Self {
+            windows,
+            per_window: per_window(share),
+            per_beacon: if beacons > 0.0 && left > 0 { per_window(mean_share) } else { 0 },
+            outside,
+        }
     }
-    entry
+}
+
+/// The most probes of one miner in one window.
+const MAX_PER_WINDOW: u32 = MAX_PROBES_PER_ENTRY / 4;
+
+/// Microseconds between probes at the announced rate; at least 1.
+fn interval_us(period_us: u64, capacity: u64, expected_units: u64) -> f64 {
+    (float(period_us) * float(expected_units) / float(capacity.max(1))).max(1.0)
+}
+
+/// When the windows at secret times start: each within a part of the period of its own, so that none overlap,
+/// and early enough for the longest of any miner's.
+fn starts(
+    w: &Windows,
+    span: Span,
+    mut draws: Draws,
+    entries: &[PlanEntry],
+    share: f64,
+    mean_share: f64,
+) -> Vec<u64> {
+    let secret = w.secret.max(1);
+    let part = float(span.period_us) / f64::from(secret);
+    let longest = entries
+        .iter()
+        .filter(|e| e.capacity > 0)
+        .map(|e| {
+            let n = Numbers::of(w, e.capacity, e.expected_units, share, mean_share);
+            f64::from(n.per_window) * interval_us(span.period_us, e.capacity, e.expected_units)
+        })
+        .fold(0.0, f64::max)
+        .min(part);
+    (0..secret)
+        .map(|i| {
+            let into = f64::from(i) * part + draws.unit() * (part - longest);
+            span.started_us.saturating_add(micros(into).min(span.period_us.saturating_sub(1)))
+        })
+        .collect()
+}
+
+/// Gives one entry its windows and, outside them, the probes that keep the rest of the period honest.
+fn lay_windows(
+    w: &Windows,
+    span: Span,
+    starts: &[u64],
+    e: &mut PlanEntry,
+    faster: bool,
+    mean_share: f64,
+    mut draws: Draws,
+) {
+    let n = Numbers::of(w, e.capacity, e.expected_units, e.share, mean_share);
+    let interval = interval_us(span.period_us, e.capacity, e.expected_units);
+    let last_us = span.started_us.saturating_add(span.period_us.saturating_sub(1));
+    let used: Vec<u64> = starts.iter().copied().take(n.windows as usize).collect();
+    let length = micros(f64::from(n.per_window) * interval);
+    let free = |at: u64| {
+        used.iter().all(|s| at.saturating_add(micros(interval)) < *s || at > s.saturating_add(length))
+    };
+    // Every miner has a moment of its own within its interval, and with every validator another one: else all that
+    // ask in the beacon's window would ask at once, and a rate that is sustained would look like a burst.
+    let phase = draws.unit();
+    // Outside: at random in equal parts of the period, drawn again a few times where that is inside a window.
+    let part = float(span.period_us) / f64::from(n.outside.max(1));
+    for i in 0..n.outside {
+        let mut draw =
+            || span.started_us.saturating_add(micros((f64::from(i) + draws.unit()) * part)).min(last_us);
+        let mut at = draw();
+        for _ in 0..8 {
+            if free(at) {
+                break;
+            }
+            at = draw();
+        }
+        e.due_us.push(at);
+    }
+    for (i, start) in used.iter().enumerate() {
+        let head_room = faster && i + 1 == used.len();
+        let rate = if head_room { w.head_room.max(1.0) } else { 1.0 };
+        e.windows.push(PlannedWindow {
+            rate,
+            first_slot: u32::try_from(e.due_us.len()).unwrap_or(u32::MAX),
+            probes: n.per_window,
+            started_us: *start,
+        });
+        e.due_us
+            .extend((0..n.per_window).map(|k| {
+                start.saturating_add(micros((phase + f64::from(k)) * interval / rate)).min(last_us)
+            }));
+    }
+    e.beacon = (n.per_beacon > 0).then(|| BeaconShare {
+        probes: n.per_beacon,
+        interval_us: micros(interval).max(1),
+        phase_us: micros(phase * interval),
+    });
+}
+
+/// Whether this row sustained every window at the announced rate; `None` when it had none. That a faster one was
+/// not sustained says nothing.
+#[must_use]
+pub fn sustained(row: &PeriodRow, sustained_at: f64) -> Option<bool> {
+    let mut at_rate = row.windows.iter().filter(|w| w.rate <= 1.0).filter_map(WindowResult::delivered_share);
+    let first = at_rate.next()?;
+    Some(first >= sustained_at && at_rate.all(|d| d >= sustained_at))
 }
 
 /// The share at this point of the distribution, times the multiplier; never more than was announced.
@@ -143,31 +355,49 @@ fn share(planning: &Planning, at: f64) -> f64 {
 }
 
 /// `max(1, round(capacity · share / expected))`, at most [`MAX_PROBES_PER_ENTRY`].
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a number of probes, clamped to its range before the cast"
-)]
 fn probes(capacity: u64, share: f64, expected_units: u64) -> u32 {
-    let wanted = capacity as f64 * share / expected_units as f64;
-    wanted.round().clamp(1.0, f64::from(MAX_PROBES_PER_ENTRY)) as u32
+    let wanted = float(capacity) * share / float(expected_units);
+    whole_number(wanted.round()).clamp(1, MAX_PROBES_PER_ENTRY)
 }
 
 /// `start + (i + offset)·period/n`: ascending, all within the period.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share of a period in whole microseconds, bounded by the period"
-)]
 fn evenly(started_us: u64, period_us: u64, n: u32, offset: f64) -> Vec<u64> {
     (0..n)
         .map(|i| {
-            let into = (f64::from(i) + offset) / f64::from(n) * period_us as f64;
-            started_us.saturating_add((into as u64).min(period_us.saturating_sub(1)))
+            let into = (f64::from(i) + offset) / f64::from(n) * float(period_us);
+            started_us.saturating_add(micros(into).min(period_us.saturating_sub(1)))
         })
         .collect()
+}
+
+/// Groups of `size`, each at a random time in its part of the period: ascending, all within the period.
+fn bursts(span: Span, n: u32, size: u32, draws: &mut Draws) -> Vec<u64> {
+    let groups = n.div_ceil(size);
+    let mut due = Vec::with_capacity(n as usize);
+    for g in 0..groups {
+        let into = (f64::from(g) + draws.unit()) / f64::from(groups) * float(span.period_us);
+        let at = span.started_us.saturating_add(micros(into).min(span.period_us.saturating_sub(1)));
+        due.resize(due.len() + size.min(n - g * size) as usize, at);
+    }
+    due
+}
+
+/// `u64` as a double: exact below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "rounding above 2^53 is meant")]
+const fn float(n: u64) -> f64 {
+    n as f64
+}
+
+/// Whole microseconds; negative and NaN are 0, too much is the most.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casting saturates, as meant")]
+const fn micros(x: f64) -> u64 {
+    x as u64
+}
+
+/// A number of probes; negative and NaN are 0, too much is the most.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casting saturates, as meant")]
+const fn whole_number(x: f64) -> u32 {
+    x as u32
 }
 
 #[cfg(test)]
@@ -188,9 +418,14 @@ mod tests {
                 name: TaskName::new("chat").unwrap(),
                 cap_per_period: 60_000,
                 expected_units: 300,
+                in_time: None,
             }],
             max_in_flight: 64,
             max_in_flight_per_miner: 4,
+            max_checks: 2,
+            max_backlog: 100,
+            netuid: 19,
+            block_us: 12_000_000,
         }
     }
 
@@ -204,7 +439,7 @@ mod tests {
             Ok(BTreeMap::from([(TaskName::new("chat").unwrap(), Ok(announced))])),
         )]);
         let seed = MasterSeed::from_bytes([5; 32]);
-        make(&config(), &seed, PeriodId(period), 0, &[miner(1)], &all).entries.remove(0)
+        make(&config(), &seed, PeriodId(period), 0, &[miner(1)], &all, |_, _| 0).entries.remove(0)
     }
 
     #[test]

@@ -27,9 +27,18 @@ pub struct ScheduleConfig {
     pub tasks: Vec<TaskSpec>,
     /// Probes under way at once; above 0.
     pub max_in_flight: usize,
-    /// Of them to one miner; above 0. Times the number of miners that may hang at once it should stay
-    /// below `max_in_flight`, so that they cannot use it up.
+    /// Of them to one miner in one task; above 0. Times the number of miners that may hang at once it should
+    /// stay below `max_in_flight`, so that they cannot use it up.
     pub max_in_flight_per_miner: usize,
+    /// Answers that are judged at once; above 0.
+    pub max_checks: usize,
+    /// Answers that wait for a judgement at most; beyond it those of whoever has most of them waiting are
+    /// let go unchecked. Above 0.
+    pub max_backlog: usize,
+    /// Number of the subnet: part of what the beacon hashes.
+    pub netuid: u16,
+    /// Time between blocks; above 0.
+    pub block_us: u64,
 }
 
 /// A task, as far as planning is concerned.
@@ -41,6 +50,31 @@ pub struct TaskSpec {
     pub cap_per_period: u64,
     /// Units that a probe is expected to take, as measured over what `synthesize` makes; 0 counts as 1.
     pub expected_units: u64,
+    /// Within what time an answer of a window counts as delivered; `None` is any time.
+    pub in_time: Option<InTime>,
+}
+
+/// The time in which an answer counts as delivered: `first_us + units·unit_us`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct InTime {
+    /// Microseconds to the first unit.
+    pub first_us: u64,
+    /// Microseconds per unit; at least 0, finite.
+    pub unit_us: f64,
+}
+
+impl InTime {
+    /// What an answer of this many units may take, in microseconds; saturating.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a length of time; casting saturates and takes NaN for 0"
+    )]
+    pub fn allows_us(self, units: u64) -> u64 {
+        self.first_us.saturating_add((units as f64 * self.unit_us) as u64)
+    }
 }
 
 /// A miner of the metagraph.
@@ -80,8 +114,28 @@ pub enum Event {
         /// Which.
         period: PeriodId,
     },
+    /// A block of the chain, of which the beacon is read. One that was seen already is ignored.
+    Block(Block),
+    /// The start of this window is on disk: its probes may leave.
+    WindowStored {
+        /// Which.
+        window: StartedWindow,
+    },
     /// A probe ended. Only the first end of a probe is booked.
     Finished(FinishedProbe),
+    /// A user asks this miner: takes room before every probe of it. Answered by [`Effect::DispatchOrganic`].
+    OrganicAsked(OrganicRequest),
+    /// A user's request ended. It counts like a probe, in the period that runs.
+    OrganicFinished {
+        /// Which.
+        id: u64,
+        /// Its class.
+        class: ProbeClass,
+        /// Units served; 0 unless answered.
+        units: u64,
+    },
+    /// How much of the checkers each (task, miner) has earned: shares of effective volume, in [0, 1].
+    Standing(Vec<(TaskName, Hotkey, f64)>),
     /// The reply to this probe was judged, or never will be. Lets its period settle before the grace is over.
     Judged {
         /// Which.
@@ -105,6 +159,51 @@ pub struct FinishedProbe {
     pub class: ProbeClass,
     /// Units served, as `count` read them; 0 unless answered.
     pub units: u64,
+    /// From the last byte of the request to the end of the reply, in microseconds.
+    #[serde(default)]
+    pub took_us: u64,
+}
+
+/// A block of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+/// A window that the beacon started.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StartedWindow {
+    /// In which period.
+    pub period: PeriodId,
+    /// Of which task.
+    pub task: TaskName,
+    /// The how manieth of that period and task, from 0; below [`MAX_BEACONS`].
+    pub index: u32,
+    /// By which block.
+    pub block: u64,
+    /// When its probes begin to leave, microseconds of the Unix epoch.
+    pub started_us: u64,
+}
+
+/// Windows that the beacon starts in one period and task at most.
+pub const MAX_BEACONS: u32 = 3;
+/// Where the places of a beacon window's probes begin: `(index + 1)·BEACON_SLOTS`.
+pub const BEACON_SLOTS: u32 = 1_000_000;
+
+/// A user's request to one miner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrganicRequest {
+    /// The caller's name for it; unique among those that have not ended.
+    pub id: u64,
+    /// Of which task.
+    pub task: TaskName,
+    /// To whom.
+    pub miner: Hotkey,
+    /// Units that it is expected to take; 0 counts as 1.
+    pub expected_units: u64,
 }
 
 /// Something to be done. Effects of one step are in the order in which they shall begin.
@@ -122,14 +221,23 @@ pub enum Effect {
     },
     /// Write this to disk, then say [`Event::PlanStored`]. No probe of it leaves before.
     StorePlan(PeriodPlan),
+    /// Write this down, then say [`Event::WindowStored`].
+    StoreWindow(StartedWindow),
     /// Write down that this probe leaves, send it, then say [`Event::Finished`].
     Dispatch(PlannedProbe),
-    /// The probe was answered: judge the stored exchange, then say [`Event::Judged`]. After a restart this
-    /// comes again for answers that were not judged.
+    /// There is room for this user's request: send it, then say [`Event::OrganicFinished`].
+    DispatchOrganic(u64),
+    /// The probe was answered and it is its turn: judge the stored exchange, then say [`Event::Judged`]. Never
+    /// more than `max_checks` at once. After a restart this comes again for answers that were not judged.
     Judge(ProbeId),
+    /// More answers wait than can be judged: this one never will be. Its volume counts all the same.
+    Unchecked(ProbeId),
     /// The machine booked this probe as ours-interrupted: it left before a crash, or its period's grace is
     /// over. Write it down; no answer is expected. A later end of it is not booked.
     Interrupted(ProbeId),
+    /// This probe never leaves: its miner had its fill under way for as long as a probe of a window waits. Write
+    /// that down as an end of the class `Ours(HeldBack)`; no answer is expected.
+    HeldBack(ProbeId),
     /// The period is over and every probe booked: write the rows down and set weights, then say
     /// [`Event::Settled`]. Comes once; after a crash before that event it comes again, with the same rows.
     Settle(PeriodOutcome),
@@ -153,6 +261,9 @@ pub struct PlannedProbe {
     pub due_us: u64,
     /// Units that it is expected to take, as the task's average says; at least 1.
     pub expected_units: u64,
+    /// How long it may wait for its miner to have room, in microseconds, before that says that the miner cannot
+    /// keep up: for probes of windows.
+    pub hold_us: Option<u64>,
 }
 
 /// The plan of a period. On disk before its first probe leaves; secret until the period is over.
@@ -190,8 +301,42 @@ pub struct PlanEntry {
     pub share: f64,
     /// Units that one probe is expected to take; at least 1.
     pub expected_units: u64,
-    /// When its probes leave, ascending: probe `slot` at the place `slot`.
+    /// When its probes leave: probe `slot` at the place `slot`, ascending within each window and outside them.
     pub due_us: Vec<u64>,
+    /// Its windows at secret times, each of them a run of the places of `due_us`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<PlannedWindow>,
+    /// What it gets whenever the beacon starts a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<BeaconShare>,
+    /// Within what time an answer of a window counts as delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_time: Option<InTime>,
+}
+
+/// One miner's part of a window at a secret time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PlannedWindow {
+    /// Times the announced rate.
+    pub rate: f64,
+    /// Place of its first probe.
+    pub first_slot: u32,
+    /// Number of its probes; at least 1.
+    pub probes: u32,
+    /// Start of the window, the same for every miner of the task; microseconds of the Unix epoch.
+    pub started_us: u64,
+}
+
+/// One miner's part of a window that the beacon starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeaconShare {
+    /// Number of its probes; at least 1.
+    pub probes: u32,
+    /// Microseconds between them; at least 1.
+    pub interval_us: u64,
+    /// From the window's start to the first of them, in microseconds; below the interval.
+    #[serde(default)]
+    pub phase_us: u64,
 }
 
 /// What there is on disk when the machine starts. Empty on the first start.
@@ -207,6 +352,12 @@ pub struct Resume {
     pub finished: Vec<FinishedProbe>,
     /// Probes of those periods whose answer was judged.
     pub judged: BTreeSet<ProbeId>,
+    /// Windows of those periods that the beacon started.
+    #[serde(default)]
+    pub windows: Vec<StartedWindow>,
+    /// For how many settled periods in a row each (task, miner) sustained every window.
+    #[serde(default)]
+    pub streaks: Vec<(TaskName, Hotkey, u32)>,
 }
 
 /// A period that is over.
@@ -227,6 +378,9 @@ pub struct PeriodOutcome {
     pub skipped: u64,
     /// Answers that were not judged when the grace was over; they count in later periods.
     pub unjudged: u64,
+    /// Windows that the beacon started, ascending by task and index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beacons: Vec<StartedWindow>,
 }
 
 /// Where the machine stands, for people and dashboards.
@@ -246,8 +400,12 @@ pub struct Status {
     pub waiting: usize,
     /// Probes of the running period that are not due yet.
     pub planned: usize,
-    /// Answers that wait for their judgement.
+    /// Answers that wait for their judgement and hold up their period.
     pub unjudged: usize,
+    /// Answers that wait for a checker, whatever their period.
+    pub backlog: usize,
+    /// Answers that were let go unchecked since the start.
+    pub unchecked: u64,
 }
 
 impl PlanEntry {
@@ -258,8 +416,30 @@ impl PlanEntry {
     }
 }
 
+impl PlanEntry {
+    /// How long a probe of its windows may wait for room, in microseconds.
+    fn hold_us(&self) -> u64 {
+        self.in_time.map_or(u64::MAX, |t| t.allows_us(self.expected_units))
+    }
+
+    /// Its probes of a window that the beacon started; none where it gets none.
+    pub fn beacon_probes<'a>(&'a self, window: &'a StartedWindow) -> impl Iterator<Item = PlannedProbe> + 'a {
+        let share = self.beacon.unwrap_or(BeaconShare { probes: 0, interval_us: 1, phase_us: 0 });
+        (0..share.probes.min(BEACON_SLOTS)).map(move |i| PlannedProbe {
+            id: self.probe(window.period, (window.index.min(MAX_BEACONS) + 1) * BEACON_SLOTS + i),
+            uid: self.uid,
+            due_us: window
+                .started_us
+                .saturating_add(share.phase_us)
+                .saturating_add(share.interval_us.saturating_mul(i.into())),
+            expected_units: self.expected_units,
+            hold_us: Some(self.hold_us()),
+        })
+    }
+}
+
 impl PeriodPlan {
-    /// Every probe of the plan, entry by entry.
+    /// Every probe of the plan but those of the beacon's windows, entry by entry.
     pub fn probes(&self) -> impl Iterator<Item = PlannedProbe> + '_ {
         self.entries.iter().flat_map(move |e| {
             (0_u32..).zip(&e.due_us).map(move |(slot, due)| PlannedProbe {
@@ -267,17 +447,31 @@ impl PeriodPlan {
                 uid: e.uid,
                 due_us: *due,
                 expected_units: e.expected_units,
+                hold_us: e
+                    .windows
+                    .iter()
+                    .any(|w| slot.checked_sub(w.first_slot).is_some_and(|i| i < w.probes))
+                    .then(|| e.hold_us()),
             })
         })
     }
 
-    /// Number of probes.
+    /// Every probe of a window that the beacon started, which is one of this period and ends with it.
+    pub fn beacon_probes<'a>(&'a self, window: &'a StartedWindow) -> impl Iterator<Item = PlannedProbe> + 'a {
+        self.entries
+            .iter()
+            .filter(move |e| window.period == self.period && e.task == window.task)
+            .flat_map(move |e| e.beacon_probes(window))
+            .filter(move |p| p.due_us < self.ended_us)
+    }
+
+    /// Number of probes, but those of the beacon's windows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.iter().map(|e| e.due_us.len()).sum()
     }
 
-    /// Whether it has no probe.
+    /// Whether it has no such probe.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,7 +1,7 @@
 //! What readers ask. Everything that an acknowledged append brought is seen; nothing else ever is.
 
 use nineteen_domain::ledger::{PeriodRow, QualitySample};
-use nineteen_domain::{Check, Evidence, Exchange, Hotkey, PeriodId, ProbeId, Request, TaskName};
+use nineteen_domain::{Check, Digest, Evidence, Exchange, Hotkey, PeriodId, ProbeId, Request, TaskName};
 use serde_json::Value;
 
 use crate::error::{Result, StoreError};
@@ -61,6 +61,18 @@ impl Store {
         })
     }
 
+    /// The windows of a period that began at a moment which its plan did not know, by task and index.
+    ///
+    /// # Errors
+    /// As [`Store::plan`].
+    pub fn windows(&self, period: PeriodId) -> Result<Vec<Value>> {
+        let all = self.many(&Key::tag(tag::WINDOW).number(period.0), |r| match r {
+            Record::WindowStarted { window, .. } => Some(window),
+            _ => None,
+        });
+        all.collect()
+    }
+
     /// The latest period with a plan.
     ///
     /// # Errors
@@ -90,20 +102,27 @@ impl Store {
         Ok(open)
     }
 
+    /// The probes of a period that were sent, with the time of sending (microseconds of the Unix epoch) and the
+    /// digest of the request's body. Read as the iterator goes.
+    pub fn sent(
+        &self,
+        period: PeriodId,
+    ) -> impl Iterator<Item = Result<(ProbeId, u64, Option<Digest>)>> + use<'_> {
+        self.many(&Key::tag(tag::SENT).number(period.0), |r| match r {
+            Record::ProbeSent { probe, at_us, request } => Some((probe, at_us, request)),
+            _ => None,
+        })
+    }
+
     /// Probes of a period that were sent and have not finished, with the time of sending (microseconds of
     /// the Unix epoch). After a restart these were interrupted by us.
     ///
     /// # Errors
     /// As [`Store::plan`].
     pub fn unfinished_probes(&self, period: PeriodId) -> Result<Vec<(ProbeId, u64)>> {
-        let prefix = Key::tag(tag::SENT).number(period.0);
-        let sent = self.many(&prefix, |r| match r {
-            Record::ProbeSent { probe, at_us } => Some((probe, at_us)),
-            _ => None,
-        });
         let mut unfinished = Vec::new();
-        for item in sent {
-            let (probe, at_us) = item?;
+        for item in self.sent(period) {
+            let (probe, at_us, _) = item?;
             if self.inner.shared.view.get(&Key::tag(tag::FINISHED).probe(&probe))?.is_none() {
                 unfinished.push((probe, at_us));
             }
@@ -214,6 +233,15 @@ impl Store {
             Record::Settled { settlement, .. } => Some(settlement),
             _ => None,
         })
+    }
+
+    /// Periods that were settled, ascending.
+    ///
+    /// # Errors
+    /// As [`Store::plan`].
+    pub fn settled_periods(&self) -> Result<Vec<PeriodId>> {
+        let keys = self.inner.shared.view.scan(&Key::tag(tag::SETTLED));
+        keys.filter_map(|item| item.map(|(key, _)| period_of(&key)).transpose()).collect()
     }
 
     /// The settlement of the latest settled period.

@@ -4,7 +4,7 @@
 //! strings come back exactly, and because fields may be added later under `#[serde(default)]`.
 
 use nineteen_domain::ledger::{PeriodRow, ProbeClass, QualitySample};
-use nineteen_domain::{Check, Digest, Evidence, Exchange, PeriodId, ProbeId, Request, Uid};
+use nineteen_domain::{Check, Digest, Evidence, Exchange, PeriodId, ProbeId, Request, TaskName, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, StoreError};
@@ -23,6 +23,9 @@ pub struct Finished {
     pub units: u64,
     /// Units of work expected.
     pub expected: u64,
+    /// From the last byte of the request to the end of the reply, in microseconds; 0 where there was none.
+    #[serde(default)]
+    pub took_us: u64,
     /// Digest of the exchange, where one took place; its body is found by the probe.
     pub exchange: Option<Digest>,
     /// Microseconds of the Unix epoch.
@@ -62,6 +65,17 @@ pub enum Record {
         /// The plan, as its owner writes it.
         plan: serde_json::Value,
     },
+    /// A window of a period that began at a moment which its plan did not know. One per period, task and index.
+    WindowStarted {
+        /// Which period.
+        period: PeriodId,
+        /// Of which task.
+        task: TaskName,
+        /// The how manieth of the two.
+        index: u32,
+        /// The window, as its owner writes it.
+        window: serde_json::Value,
+    },
     /// The intent to send a probe, written ahead: send only what was booked new, and what is sent but not
     /// finished after a restart was interrupted by us.
     ProbeSent {
@@ -69,6 +83,9 @@ pub enum Record {
         probe: ProbeId,
         /// Microseconds of the Unix epoch.
         at_us: u64,
+        /// Digest of the request's body: what a miner that kept its own log of requests can be asked about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Digest>,
     },
     /// A probe ended. One per probe.
     ProbeFinished(Finished),
@@ -103,6 +120,7 @@ impl Record {
             Self::ExchangeBody(_) => Family::Exchanges,
             Self::EvidenceBody { .. } => Family::Evidence,
             Self::PlanStored { .. }
+            | Self::WindowStarted { .. }
             | Self::ProbeSent { .. }
             | Self::ProbeFinished(_)
             | Self::Sample(_)
@@ -141,7 +159,7 @@ pub(crate) fn from_cbor<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T>
 #[cfg(test)]
 pub(crate) mod tests {
     use bytes::Bytes;
-    use nineteen_domain::ledger::{Failure, Judgement, OursFault, Tally};
+    use nineteen_domain::ledger::{Failure, Judgement, OursFault, Tally, WindowKind, WindowResult};
     use nineteen_domain::{Answer, Chunk, Ending, Hotkey, Phase, TaskName};
     use proptest::prelude::*;
 
@@ -175,6 +193,7 @@ pub(crate) mod tests {
             class,
             units: 9,
             expected: 11,
+            took_us: 13,
             exchange: Some(Digest::of(b"x")),
             at_us: 12,
         };
@@ -183,7 +202,13 @@ pub(crate) mod tests {
                 period: PeriodId(3),
                 plan: serde_json::json!({"n": [1, -2, 0.1, null, "ü"]}),
             },
-            Record::ProbeSent { probe: probe.clone(), at_us: u64::MAX },
+            Record::WindowStarted {
+                period: PeriodId(3),
+                task: probe.task.clone(),
+                index: 1,
+                window: serde_json::json!({"started_us": 5}),
+            },
+            Record::ProbeSent { probe: probe.clone(), at_us: u64::MAX, request: Some(Digest::of(b"r")) },
             Record::ProbeFinished(finished(ProbeClass::Failed(Failure::IdleTimeout))),
             Record::ProbeFinished(finished(ProbeClass::Ours(OursFault::Interrupted))),
             Record::ProbeFinished(finished(ProbeClass::Answered)),
@@ -207,6 +232,13 @@ pub(crate) mod tests {
                 capacity: 100,
                 tally: Tally { answered: 1, ..Tally::default() },
                 score: Some(1.0 / 3.0),
+                windows: vec![WindowResult {
+                    kind: WindowKind::Beacon,
+                    started_us: 1,
+                    rate: 1.25,
+                    asked: 10,
+                    delivered: 9,
+                }],
                 started_us: 1,
                 ended_us: 2,
             }),

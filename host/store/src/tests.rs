@@ -35,6 +35,7 @@ fn ended(slot: u32) -> Record {
         class: ProbeClass::Answered,
         units: 1,
         expected: 1,
+        took_us: 0,
         exchange: None,
         at_us: u64::from(slot),
     })

@@ -35,6 +35,7 @@ pub(crate) mod tag {
     pub(crate) const SENT: u8 = b's';
     pub(crate) const EVIDENCE: u8 = b'v';
     pub(crate) const WEIGHTS: u8 = b'w';
+    pub(crate) const WINDOW: u8 = b'y';
     pub(crate) const EXCHANGE: u8 = b'x';
 }
 
@@ -89,6 +90,9 @@ impl Key {
 pub(crate) fn identity(record: &Record) -> Key {
     match record {
         Record::PlanStored { period, .. } => Key::tag(tag::PLAN).number(period.0),
+        Record::WindowStarted { period, task, index, .. } => {
+            Key::tag(tag::WINDOW).number(period.0).task(task).number(u64::from(*index))
+        }
         Record::ProbeSent { probe, .. } => Key::tag(tag::SENT).probe(probe),
         Record::ProbeFinished(f) => Key::tag(tag::FINISHED).probe(&f.probe),
         Record::Sample(s) => Key::tag(tag::JUDGED).probe(&s.probe),

@@ -44,6 +44,7 @@ fn row(period: u64, miner: u8, task: &str) -> PeriodRow {
         capacity: 100,
         tally: Tally::default(),
         score: Some(0.1 + 0.2),
+        windows: Vec::new(),
         started_us: period * 10,
         ended_us: period * 10 + 10,
     }
@@ -58,6 +59,7 @@ fn a_probe_is_finished_once_and_the_first_word_counts() {
             class: ProbeClass::Ours(OursFault::Interrupted),
             units: 0,
             expected: 64,
+            took_us: 0,
             exchange: None,
             at_us: 9,
         })
@@ -103,7 +105,7 @@ fn a_period_settles_once_with_all_its_rows_or_none() {
 fn what_is_sent_and_not_finished_is_known_after_a_restart() {
     let (dir, store) = open();
     for slot in 0..4 {
-        let sent = || Record::ProbeSent { probe: probe(1, slot), at_us: 7 };
+        let sent = || Record::ProbeSent { probe: probe(1, slot), at_us: 7, request: None };
         assert_eq!(store.append(sent()).wait(), Ok(Booked::New));
         // The second intent is refused: nobody sends a probe twice.
         assert_eq!(store.append(sent()).wait(), Ok(Booked::AlreadyBooked));

@@ -33,7 +33,7 @@ pub enum ValidatorError {
         why: String,
     },
     /// The policy is not known here.
-    #[error("{}: policy: '{name}' is not known to this host; it knows sn19-2025-01", file.display())]
+    #[error("{}: policy: '{name}' is not known to this host; it knows {}", file.display(), nineteen_domain::policy::Policy::NAMES.join(" and "))]
     Policy {
         /// The task set.
         file: PathBuf,

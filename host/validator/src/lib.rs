@@ -8,8 +8,10 @@
 
 mod control;
 mod error;
+mod facts;
 mod judge;
 pub mod registry;
+pub mod replay;
 pub mod report;
 mod resume;
 mod run;
@@ -17,5 +19,6 @@ mod sender;
 mod settle;
 
 pub use error::ValidatorError;
+pub use facts::TaskFacts;
 pub use run::{Live, Parts, Settings, SystemClock, Validator};
 pub use settle::SettledPeriod;

@@ -141,8 +141,10 @@ pub struct TaskScores {
     pub samples: usize,
     /// The policy's percentile of verified units per second; `None` without samples.
     pub speed: Option<f64>,
-    /// Speed bonus, added to 1.
-    pub bonus: f64,
+    /// What speed multiplies effective volume with.
+    pub speed_factor: f64,
+    /// What part of the capacity is credited, in [0, 1].
+    pub credit: f64,
     /// `E`.
     pub effective_volume: f64,
     /// `S`, in [0, 1].
@@ -269,7 +271,8 @@ impl Reports {
                 quality_mean: s.quality.plain_mean,
                 samples: s.quality.own_samples,
                 speed: s.speed.metric,
-                bonus: s.speed.bonus,
+                speed_factor: s.speed.factor,
+                credit: s.credit.factor,
                 effective_volume: s.effective_volume,
                 share: s.share,
             };
@@ -316,7 +319,11 @@ impl Reports {
         let rows = self.rows(&standing.miner, &task)?;
         let samples = self.store.samples(&standing.miner, &task, 0, 1_000)?;
         let unit = self.tasks.iter().find(|t| t.name == task).map_or("units", |t| t.unit.as_str());
-        Ok(explain::explain(&settled, standing, rows, samples, unit))
+        let ends = self.store.finished(settled.outcome.period);
+        let ends = ends
+            .filter(|f| f.as_ref().map_or(true, |f| f.probe.task == task && f.probe.miner == standing.miner))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(explain::explain(&explain::Known { settled: &settled, standing, unit }, rows, samples, ends))
     }
 
     fn rows(&self, miner: &Hotkey, task: &TaskName) -> Result<Vec<PeriodRow>, ReportError> {

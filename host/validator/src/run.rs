@@ -8,17 +8,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nineteen_domain::ledger::{OursFault, ProbeClass};
 use nineteen_domain::meet::{Chain, Checker, Clock, Metagraph};
-use nineteen_domain::policy::Policy;
-use nineteen_domain::{Hotkey, MasterSeed, TaskName};
-use nineteen_schedule::{Announcement, Effect, Event, MinerRef, Schedule, ScheduleConfig, Status, TaskSpec};
-use nineteen_store::{Record, Store};
+use nineteen_domain::policy::{Policy, Scoring};
+use nineteen_domain::{Hotkey, MasterSeed, ProbeId, TaskName};
+use nineteen_schedule::{Announcement, Block, Effect, Event, MinerRef, Schedule, ScheduleConfig, Status};
+use nineteen_store::{Finished, Record, Store};
 use nineteen_wire::client::{Client, Target};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Controls;
 use crate::error::ValidatorError;
+use crate::facts;
 use crate::judge::Bench;
 use crate::registry::Tasks;
 use crate::resume;
@@ -50,10 +52,16 @@ pub struct Settings {
     pub grace_s: u64,
     /// Probes under way at once.
     pub max_in_flight: usize,
-    /// Of them to one miner.
+    /// Of them to one miner in one task.
     pub max_in_flight_per_miner: usize,
     /// Exchanges judged at once.
     pub judges: usize,
+    /// Answers that wait for a judgement at most.
+    pub max_backlog: usize,
+    /// Number of the subnet.
+    pub netuid: u16,
+    /// Time between blocks, microseconds; above 0.
+    pub block_us: u64,
 }
 
 /// The rooms that the validator puts together.
@@ -106,6 +114,7 @@ pub struct Validator {
     clock: Arc<dyn Clock>,
     schedule: Schedule,
     period_s: u64,
+    block_us: u64,
     addresses: BTreeMap<Hotkey, Option<SocketAddr>>,
     jobs: JoinSet<Job>,
 }
@@ -126,11 +135,19 @@ impl Validator {
             announce_lead_us: (period_us / 5).clamp(SECOND_US, 30 * SECOND_US),
             settle_grace_us: settings.grace_s.saturating_mul(SECOND_US),
             policy: policy.clone(),
-            tasks: specs(&tasks, period_us),
+            tasks: facts::specs(&tasks, period_us, &policy),
             max_in_flight: settings.max_in_flight,
             max_in_flight_per_miner: settings.max_in_flight_per_miner,
+            max_checks: settings.judges,
+            max_backlog: settings.max_backlog,
+            netuid: settings.netuid,
+            block_us: settings.block_us,
         };
-        let schedule = Schedule::new(config, secret.clone(), resume::read(&store)?)
+        let sustained_at = match &policy.scoring {
+            Scoring::Default(rules) => rules.sustained_at,
+            Scoring::Sn19(_) => 1.0,
+        };
+        let schedule = Schedule::new(config, secret.clone(), resume::read(&store, sustained_at)?)
             .map_err(|e| ValidatorError::Part { part: "schedule", why: e.to_string() })?;
         let controls = Arc::new(Controls::default());
         let sender = Arc::new(Sender {
@@ -148,14 +165,14 @@ impl Validator {
             clock: Arc::clone(&clock),
             controls,
             period_us,
-            room: tokio::sync::Semaphore::new(settings.judges),
         });
         let settler = Arc::new(Settler {
             store: store.clone(),
             chain: Arc::clone(&chain),
             clock: Arc::clone(&clock),
             policy,
-            task_weights: tasks.by_name.values().map(|t| (t.manifest.name.clone(), t.weight)).collect(),
+            tasks: facts::of(&tasks),
+            period_us,
             hotkey: client.hotkey(),
         });
         Ok(Self {
@@ -170,6 +187,7 @@ impl Validator {
             clock,
             schedule,
             period_s: settings.period_s,
+            block_us: settings.block_us,
             addresses: BTreeMap::new(),
             jobs: JoinSet::new(),
         })
@@ -198,6 +216,9 @@ impl Validator {
         let mut refresh = tokio::time::interval(every);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         refresh.reset();
+        // Four times a block: windows of several validators begin within a quarter of one.
+        let mut blocks = tokio::time::interval(Duration::from_micros((self.block_us / 4).max(100_000)));
+        blocks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut asked_to_stop = false;
         loop {
             let wake = self.until_wake();
@@ -208,6 +229,14 @@ impl Validator {
                     continue;
                 }
                 () = tokio::time::sleep(wake) => Event::Tick,
+                _ = blocks.tick() => match self.chain.head().await {
+                    Ok(head) => Event::Block(Block { number: head.number, hash: head.hash }),
+                    // The metagraph says so too, and louder.
+                    Err(e) => {
+                        tracing::debug!(error = %e, "no block can be read");
+                        continue;
+                    }
+                },
                 _ = refresh.tick() => {
                     self.refresh_metagraph().await;
                     continue;
@@ -306,30 +335,40 @@ impl Validator {
                         Ok(vec![Event::Judged { probe }])
                     });
                 }
-                Effect::Interrupted(probe) => {
-                    let (store, at_us) = (self.store.clone(), self.clock.now_us());
-                    tracing::warn!(%probe, "interrupted by us: counts for nobody");
+                Effect::StoreWindow(window) => {
+                    let store = self.store.clone();
+                    tracing::info!(period = %window.period, task = %window.task, block = window.block, "the beacon starts a window");
                     self.jobs.spawn(async move {
-                        let class = nineteen_domain::ledger::ProbeClass::Ours(
-                            nineteen_domain::ledger::OursFault::Interrupted,
-                        );
-                        let end = nineteen_store::Finished {
-                            probe,
-                            class,
-                            units: 0,
-                            expected: 0,
-                            exchange: None,
-                            at_us,
+                        let kept = serde_json::to_value(&window)
+                            .map_err(|e| ValidatorError::Part { part: "planner", why: e.to_string() })?;
+                        let record = Record::WindowStarted {
+                            period: window.period,
+                            task: window.task.clone(),
+                            index: window.index,
+                            window: kept,
                         };
-                        store.append(Record::ProbeFinished(end)).await?;
-                        Ok(Vec::new())
+                        store.append(record).await?;
+                        Ok(vec![Event::WindowStored { window }])
                     });
                 }
+                Effect::Interrupted(probe) => {
+                    tracing::warn!(%probe, "interrupted by us: counts for nobody");
+                    self.book_ours(probe, OursFault::Interrupted);
+                }
+                Effect::HeldBack(probe) => {
+                    tracing::debug!(%probe, "held back: its miner has its fill under way");
+                    self.book_ours(probe, OursFault::HeldBack);
+                }
+                Effect::Unchecked(probe) => {
+                    tracing::debug!(%probe, "let go unchecked: more answers wait than can be judged");
+                }
+                // Nobody asks for users yet.
+                Effect::DispatchOrganic(id) => tracing::debug!(id, "no such request"),
                 Effect::Settle(outcome) => {
                     let (settler, period) = (Arc::clone(&self.settler), outcome.period);
                     self.jobs.spawn(async move {
-                        settle_until_done(settler, outcome).await?;
-                        Ok(vec![Event::Settled { period }])
+                        let standing = settle_until_done(settler, outcome).await?;
+                        Ok(vec![Event::Settled { period }, Event::Standing(standing)])
                     });
                 }
                 Effect::Drained => drained = true,
@@ -337,13 +376,24 @@ impl Validator {
         }
         drained
     }
+
+    /// Writes down that a probe ended by our doing.
+    fn book_ours(&mut self, probe: ProbeId, fault: OursFault) {
+        let (store, at_us) = (self.store.clone(), self.clock.now_us());
+        self.jobs.spawn(async move {
+            let class = ProbeClass::Ours(fault);
+            let end = Finished { probe, class, units: 0, expected: 0, took_us: 0, exchange: None, at_us };
+            store.append(Record::ProbeFinished(end)).await?;
+            Ok(Vec::new())
+        });
+    }
 }
 
 /// The chain being away delays a settlement and does not lose it.
 async fn settle_until_done(
     settler: Arc<Settler>,
     outcome: nineteen_schedule::PeriodOutcome,
-) -> Result<(), ValidatorError> {
+) -> Result<Vec<(TaskName, Hotkey, f64)>, ValidatorError> {
     let mut wait = Duration::from_secs(1);
     loop {
         match Arc::clone(&settler).settle(outcome.clone()).await {
@@ -374,17 +424,4 @@ async fn announce(client: &Client, miner: MinerRef, addr: Option<SocketAddr>, pe
             Err(fault.code().to_owned())
         }
     }
-}
-
-fn specs(tasks: &Tasks, period_us: u64) -> Vec<TaskSpec> {
-    let cap = |per_hour: u64| {
-        let scaled = u128::from(per_hour) * u128::from(period_us) / u128::from(HOUR_US);
-        u64::try_from(scaled).unwrap_or(u64::MAX).max(1)
-    };
-    let spec = |t: &crate::registry::LiveTask| TaskSpec {
-        name: t.manifest.name.clone(),
-        cap_per_period: cap(t.manifest.cap_per_hour),
-        expected_units: t.expected_units,
-    };
-    tasks.by_name.values().map(|t| spec(t)).collect()
 }

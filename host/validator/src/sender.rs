@@ -45,7 +45,8 @@ impl Sender {
             Some(request) => request,
             None => return self.book(&probe, ProbeClass::Ours(OursFault::Plugin), 0, None).await,
         };
-        let sent = Record::ProbeSent { probe: probe.id.clone(), at_us: self.clock.now_us() };
+        let digest = Some(Digest::of(&request.body));
+        let sent = Record::ProbeSent { probe: probe.id.clone(), at_us: self.clock.now_us(), request: digest };
         if self.store.append(sent).await? == Booked::AlreadyBooked {
             return self.book(&probe, ProbeClass::Ours(OursFault::Interrupted), 0, None).await;
         }
@@ -121,6 +122,7 @@ impl Sender {
         bytes: Option<(Request, Exchange)>,
     ) -> Result<FinishedProbe, ValidatorError> {
         let mut records = Vec::with_capacity(2);
+        let took_us = bytes.as_ref().map_or(0, |(_, exchange)| exchange.ended_us);
         let digest = bytes.as_ref().map(|(_, exchange)| Digest::of(&exchange.body()));
         if let Some((request, exchange)) = bytes {
             records.push(Record::ExchangeBody(Box::new(ExchangeBody {
@@ -134,11 +136,12 @@ impl Sender {
             class,
             units,
             expected: probe.expected_units,
+            took_us,
             exchange: digest,
             at_us: self.clock.now_us(),
         }));
         self.store.append_all(records).await?;
         tracing::debug!(probe = %probe.id, ?class, units, "probe ended");
-        Ok(FinishedProbe { probe: probe.id.clone(), class, units })
+        Ok(FinishedProbe { probe: probe.id.clone(), class, units, took_us })
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample};
 use nineteen_domain::meet::{Chain, Clock, Metagraph};
 use nineteen_domain::policy::{Policy, Scoring};
-use nineteen_domain::{Hotkey, TaskName};
-use nineteen_mechanism::{MinerTaskInput, Settlement, settle};
-use nineteen_schedule::PeriodOutcome;
+use nineteen_domain::{Hotkey, TaskName, Uid};
+use nineteen_mechanism::{At, MinerTaskInput, Settlement, settle};
+use nineteen_schedule::{PeriodOutcome, expected_asked};
 use nineteen_store::{Booked, Record, Store, WeightsSet};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ValidatorError;
+use crate::facts::TaskFacts;
 
 /// Samples of one (miner, task) that are read at most.
 const MOST_SAMPLES: usize = 10_000;
@@ -26,6 +27,12 @@ pub struct SettledPeriod {
     pub settlement: Settlement,
     /// Weights of the tasks then.
     pub task_weights: BTreeMap<TaskName, f64>,
+    /// What was known of the tasks then.
+    #[serde(default)]
+    pub tasks: BTreeMap<TaskName, TaskFacts>,
+    /// The policy, every number of it.
+    #[serde(default)]
+    pub policy: Option<Policy>,
 }
 
 /// What settling needs.
@@ -34,13 +41,18 @@ pub(crate) struct Settler {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: Policy,
-    pub(crate) task_weights: BTreeMap<TaskName, f64>,
+    pub(crate) tasks: BTreeMap<TaskName, TaskFacts>,
+    pub(crate) period_us: u64,
     pub(crate) hotkey: Hotkey,
 }
 
 impl Settler {
     /// Settles once: a period that is settled already is left as it is, and its weights are not set again.
-    pub(crate) async fn settle(self: Arc<Self>, outcome: PeriodOutcome) -> Result<(), ValidatorError> {
+    /// Says who has earned how much of the checkers.
+    pub(crate) async fn settle(
+        self: Arc<Self>,
+        outcome: PeriodOutcome,
+    ) -> Result<Vec<(TaskName, Hotkey, f64)>, ValidatorError> {
         let metagraph = self.chain.metagraph().await?;
         let this = Arc::clone(&self);
         let settled = tokio::task::spawn_blocking(move || this.compute(outcome, &metagraph))
@@ -52,8 +64,10 @@ impl Settler {
             settlement: serde_json::to_value(&settled)
                 .map_err(|e| ValidatorError::Part { part: "settlement", why: e.to_string() })?,
         });
+        let standing: Vec<_> =
+            settled.settlement.standings.iter().map(|s| (s.task.clone(), s.miner, s.volume_share)).collect();
         if self.store.append_all(records).await? == Booked::AlreadyBooked {
-            return Ok(());
+            return Ok(standing);
         }
         tracing::info!(
             period = %settled.outcome.period,
@@ -65,7 +79,8 @@ impl Settler {
         if let Err(e) = self.store.retain(self.clock.now_us()).await {
             tracing::warn!(error = %e, "old segments could not be dropped");
         }
-        self.set_weights(&settled.settlement).await
+        self.set_weights(&settled.settlement).await?;
+        Ok(standing)
     }
 
     async fn set_weights(&self, settlement: &Settlement) -> Result<(), ValidatorError> {
@@ -90,39 +105,69 @@ impl Settler {
         outcome: PeriodOutcome,
         metagraph: &Metagraph,
     ) -> Result<SettledPeriod, ValidatorError> {
-        let now_us = self.clock.now_us();
-        let Scoring::Sn19(scoring) = &self.policy.scoring;
-        let ago = |seconds: u64| now_us.saturating_sub(seconds.saturating_mul(1_000_000));
-        let (rows_since, samples_since) = (ago(scoring.row_window_s), ago(scoring.sample_window_s));
-        let mut samples: BTreeMap<(TaskName, Hotkey), Vec<QualitySample>> = BTreeMap::new();
-        for row in &outcome.rows {
-            let mut found = self.store.samples(&row.miner, &row.task, samples_since, MOST_SAMPLES)?;
-            found.retain(|s| !matches!(s.judgement, Judgement::Inconclusive(_)));
-            samples.insert((row.task.clone(), row.miner), found);
-        }
-        let mut inputs = Vec::with_capacity(outcome.rows.len());
-        for row in &outcome.rows {
-            // Invariant: history follows the hotkey, pay needs a place in the subnet now.
-            let Some(neuron) = metagraph.by_hotkey(&row.miner) else { continue };
-            let mut rows: Vec<PeriodRow> = self.store.rows(&row.miner, &row.task, rows_since)?;
-            rows.retain(|r| r.period != row.period);
-            rows.push(row.clone());
-            let other_samples = samples
-                .iter()
-                .filter(|((task, miner), _)| *miner == row.miner && *task != row.task)
-                .flat_map(|(_, s)| s.iter().cloned())
-                .collect();
-            inputs.push(MinerTaskInput {
-                miner: row.miner,
-                uid: neuron.uid,
-                task: row.task.clone(),
-                capacity: row.capacity,
-                rows,
-                samples: samples.get(&(row.task.clone(), row.miner)).cloned().unwrap_or_default(),
-                other_samples,
-            });
-        }
-        let settlement = settle(&self.policy, &self.task_weights, &inputs, now_us);
-        Ok(SettledPeriod { outcome, settlement, task_weights: self.task_weights.clone() })
+        let at = At { now_us: self.clock.now_us(), period_us: self.period_us };
+        // Invariant: history follows the hotkey, pay needs a place in the subnet now.
+        let place = |miner: &Hotkey| metagraph.by_hotkey(miner).map(|n| n.uid);
+        let inputs = inputs(&self.store, &self.policy, &self.tasks, &outcome.rows, place, at)?;
+        let task_weights = self.tasks.iter().map(|(task, facts)| (task.clone(), facts.weight)).collect();
+        let settlement = settle(&self.policy, &task_weights, &inputs, at);
+        Ok(SettledPeriod {
+            outcome,
+            settlement,
+            task_weights,
+            tasks: self.tasks.clone(),
+            policy: Some(self.policy.clone()),
+        })
     }
+}
+
+/// What was known of everybody in these rows at that time: what a settlement is made of. `place` says where a
+/// miner stands, `None` that it has left.
+pub(crate) fn inputs(
+    store: &Store,
+    policy: &Policy,
+    tasks: &BTreeMap<TaskName, TaskFacts>,
+    newest: &[PeriodRow],
+    place: impl Fn(&Hotkey) -> Option<Uid>,
+    at: At,
+) -> Result<Vec<MinerTaskInput>, ValidatorError> {
+    let since = at.now_us.saturating_sub(policy.horizon_us(at.period_us));
+    let mut samples: BTreeMap<(TaskName, Hotkey), Vec<QualitySample>> = BTreeMap::new();
+    for row in newest {
+        let mut found = store.samples(&row.miner, &row.task, since, MOST_SAMPLES)?;
+        found.retain(|s| s.at_us <= at.now_us && !matches!(s.judgement, Judgement::Inconclusive(_)));
+        samples.insert((row.task.clone(), row.miner), found);
+    }
+    let borrows = matches!(policy.scoring, Scoring::Sn19(_));
+    let mut inputs = Vec::with_capacity(newest.len());
+    for row in newest {
+        let Some(uid) = place(&row.miner) else { continue };
+        let mut rows: Vec<PeriodRow> = store.rows(&row.miner, &row.task, since)?;
+        rows.retain(|r| r.period < row.period);
+        rows.push(row.clone());
+        let other_samples = samples
+            .iter()
+            .filter(|((task, miner), _)| borrows && *miner == row.miner && *task != row.task)
+            .flat_map(|(_, s)| s.iter().cloned())
+            .collect();
+        let facts = tasks.get(&row.task);
+        inputs.push(MinerTaskInput {
+            miner: row.miner,
+            uid,
+            task: row.task.clone(),
+            capacity: row.capacity,
+            expected_asked: expected_asked(
+                &policy.planning,
+                row.capacity,
+                facts.map_or(1, |f| f.expected_units),
+            ),
+            speed: facts.and_then(|f| f.speed),
+            // Nobody tests it before a task has a calibration.
+            honesty: 1.0,
+            rows,
+            samples: samples.get(&(row.task.clone(), row.miner)).cloned().unwrap_or_default(),
+            other_samples,
+        });
+    }
+    Ok(inputs)
 }

@@ -33,8 +33,8 @@ pub enum AnnounceFault {
     /// Not the JSON that the schema asks for; says where.
     #[error("the announcement is not one: {0}; see docs/schemas/capacity.json")]
     NotAnAnnouncement(String),
-    /// Another protocol.
-    #[error("the announcement speaks '{0}' and we speak nineteen/1")]
+    /// Another protocol. Escaped where shown: it is the miner's text, and it goes to our log.
+    #[error("the announcement speaks {0:?} and we speak nineteen/1")]
     Protocol(String),
     /// Capacities for another length of period than was asked for.
     #[error("the announcement is for another period than the one asked for: scale to ?period_s")]
@@ -143,7 +143,10 @@ impl Announcement {
             return Err(AnnounceFault::TooLong);
         }
         let mut capacities = BTreeMap::new();
-        for (task, value) in raw.capacities.0 {
+        for (name, value) in raw.capacities.0 {
+            // JSON has names that are no Unicode (`"\ud800"`). No task is called that, and its neighbours
+            // have nothing to do with it.
+            let Ok(task) = serde_json::from_str::<String>(name.get()) else { continue };
             let capacity = number(value).and_then(|c| match c {
                 c if c < 0.0 => Err(CapacityFault::Negative),
                 // Also turns -0 into 0.
@@ -178,8 +181,8 @@ struct Raw<'a> {
     capacities: Pairs<'a>,
 }
 
-/// A JSON object in its order, duplicates kept, values unread.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+/// A JSON object in its order, duplicates kept, names and values unread.
+struct Pairs<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

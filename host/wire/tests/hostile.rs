@@ -8,11 +8,13 @@
     reason = "a test that fails is meant to panic"
 )]
 
-use std::future::Future;
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::{client, miner, serve};
 use nineteen_domain::ledger::{Failure, ProbeClass};
 use nineteen_domain::task::ReplyLimits;
 use nineteen_domain::{Ending, Exchange, Phase, Request};
@@ -35,16 +37,6 @@ const LIMITS: ReplyLimits = ReplyLimits {
 
 const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
-fn client() -> Client {
-    let mut config = ClientConfig::new(Arc::new(Keypair::from_seed([1; 32])));
-    config.allow_private = true;
-    Client::new(config)
-}
-
-fn miner() -> Keypair {
-    Keypair::from_seed([2; 32])
-}
-
 fn request(streamed: bool) -> Request {
     Request {
         path: "/v1/chat/completions".into(),
@@ -52,52 +44,6 @@ fn request(streamed: bool) -> Request {
         body: Bytes::from_static(b"{\"a\":1}"),
         streamed,
     }
-}
-
-/// Reads one request, headers and body.
-async fn read_request(stream: &mut TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    let mut buf = [0; 4096];
-    loop {
-        let n = stream.read(&mut buf).await.unwrap_or(0);
-        all.extend_from_slice(&buf[..n]);
-        let text = String::from_utf8_lossy(&all).to_ascii_lowercase();
-        if let Some(end) = text.find("\r\n\r\n") {
-            let length = text
-                .lines()
-                .find_map(|l| l.strip_prefix("content-length: "))
-                .map_or(0, |v| v.trim().parse::<usize>().unwrap());
-            if all.len() >= end + 4 + length {
-                return all;
-            }
-        }
-        if n == 0 {
-            return all;
-        }
-    }
-}
-
-/// A miner that answers every connection with `answer`, after reading the request.
-async fn serve<F, A>(tasks: &mut JoinSet<()>, answer: A) -> Target
-where
-    A: Fn(TcpStream, Vec<u8>) -> F + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tasks.spawn(async move {
-        let mut open = JoinSet::new();
-        let answer = Arc::new(answer);
-        while let Ok((mut stream, _)) = listener.accept().await {
-            stream.set_nodelay(true).unwrap();
-            let answer = Arc::clone(&answer);
-            open.spawn(async move {
-                let request = read_request(&mut stream).await;
-                answer(stream, request).await;
-            });
-        }
-    });
-    Target { addr, hotkey: miner().hotkey() }
 }
 
 /// What a client sees of a miner that writes `pieces`, a pause before each, and then closes or hangs.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use nineteen_demo::{CAST, Character, Options, Outcome};
-use nineteen_validator::report::{MinerScores, TaskScores};
+use nineteen_domain::policy::Policy;
+use nineteen_validator::replay::Replay;
+use nineteen_validator::report::{MinerScores, Scores, TaskScores};
 
 use crate::commands::miner;
 use crate::config::{Config, default_cache};
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     /// Periods to play.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     periods: u64,
+    /// Policy that the subnet is settled under; the other one is shown beside it.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    policy: String,
     /// Write the result as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -52,6 +57,14 @@ pub(crate) async fn run(args: Args, config_given: bool) -> Result<(), Failure> {
             args.taskset.display()
         )));
     }
+    let policy = Policy::named(&args.policy).ok_or_else(|| {
+        Failure::input(format!(
+            "--policy: '{}' does not ship; use one of {}",
+            args.policy,
+            Policy::NAMES.join(", ")
+        ))
+    })?;
+    let other = Policy::NAMES.into_iter().find(|n| *n != policy.name).and_then(Policy::named);
     let program = std::env::current_exe().map_err(|e| Failure::running(format!("where am I? {e}")))?;
     let cache = default_cache();
     let dir = match args.dir {
@@ -67,6 +80,8 @@ pub(crate) async fn run(args: Args, config_given: bool) -> Result<(), Failure> {
         cache,
         taskset: args.taskset,
         dir,
+        beside: other.unwrap_or_else(|| policy.clone()),
+        policy,
         period_s: args.period_s,
         periods: args.periods,
         quiet: false,
@@ -79,11 +94,22 @@ pub(crate) async fn run(args: Args, config_given: bool) -> Result<(), Failure> {
         }
     };
     if let Some(file) = &args.json {
-        let text = serde_json::to_string_pretty(&outcome.scores).map_err(Failure::running)?;
+        let text =
+            serde_json::to_string_pretty(&Written { scores: &outcome.scores, beside: &outcome.beside })
+                .map_err(Failure::running)?;
         std::fs::write(file, text + "\n")
             .map_err(|e| Failure::running(format!("{}: {e}", file.display())))?;
     }
     show(&outcome)
+}
+
+/// What `--json` writes.
+#[derive(serde::Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    scores: &'a Scores,
+    /// The last period under the other policy.
+    beside: &'a Replay,
 }
 
 fn fresh(dir: PathBuf) -> Result<PathBuf, Failure> {
@@ -103,6 +129,7 @@ fn show(outcome: &Outcome) -> Result<(), Failure> {
         "task",
         "capacity",
         "ok/429/failed",
+        "L",
         "P",
         "quality",
         "Q",
@@ -111,19 +138,22 @@ fn show(outcome: &Outcome) -> Result<(), Failure> {
         "share",
         "weight",
         "u16",
+        "beside",
     ];
     let mut table = print::table(&head);
     for miner in &scores.miners {
         let mut first = true;
         for (task, t) in &miner.tasks {
-            table.add_row(row(miner, task.as_str(), t, first));
+            let other = outcome.beside.miners.iter().find(|m| m.hotkey == miner.hotkey);
+            table.add_row(row(miner, task.as_str(), t, first, other.map_or(0.0, |m| m.replayed)));
             first = false;
         }
     }
     print::out(&format!(
-        "\nPolicy {}, {} periods settled:\n\n{table}\n",
+        "\nPolicy {}, {} periods settled ('beside': the weight that the same answers earn under {}):\n\n{table}\n",
         scores.policy,
-        scores.period.0 + 1
+        scores.period.0 + 1,
+        outcome.beside.policy
     ))?;
     for role in &CAST {
         print::out(&format!("  {:<12} {}", role.kind, role.about))?;
@@ -137,7 +167,7 @@ fn show(outcome: &Outcome) -> Result<(), Failure> {
     ))
 }
 
-fn row(miner: &MinerScores, task: &str, t: &TaskScores, first: bool) -> Vec<String> {
+fn row(miner: &MinerScores, task: &str, t: &TaskScores, first: bool, other: f64) -> Vec<String> {
     let once = |text: String| if first { text } else { String::new() };
     vec![
         once(miner.kind.clone().unwrap_or_else(|| miner.hotkey.to_string())),
@@ -145,6 +175,7 @@ fn row(miner: &MinerScores, task: &str, t: &TaskScores, first: bool) -> Vec<Stri
         task.to_owned(),
         t.capacity.to_string(),
         format!("{}/{}/{}", t.probes.answered, t.probes.rate_limited, t.probes.failed),
+        print::number(t.credit),
         print::number(t.reliability),
         print::number(t.quality_mean),
         print::number(t.quality),
@@ -153,5 +184,6 @@ fn row(miner: &MinerScores, task: &str, t: &TaskScores, first: bool) -> Vec<Stri
         print::number(t.share),
         once(print::number(miner.weight)),
         once(miner.weight_u16.to_string()),
+        once(print::number(other)),
     ]
 }

@@ -96,7 +96,13 @@ async fn examine(config: &Config, report: &mut Report) {
         Ok((set, tasks)) => {
             report.put(
                 "task set",
-                Ok(format!("{} {}, policy {}, {} tasks", set.name, set.version, set.policy, tasks.len())),
+                Ok(format!(
+                    "{} {}, policy {}, {} tasks",
+                    set.name,
+                    set.version,
+                    set.policy.name(),
+                    tasks.len()
+                )),
             );
             report.put("calibration", Ok("none of the tasks has one: quality is parametric".to_owned()));
         }

@@ -1,5 +1,6 @@
 //! `nineteen tasks | scores | explain | weights`: ask the running validator, or read the store at rest.
 
+use nineteen_domain::ledger::{OursFault, ProbeClass};
 use nineteen_gateway::{OperatorClient, OperatorError};
 use nineteen_store::{Store, StoreError};
 use nineteen_validator::registry;
@@ -93,7 +94,7 @@ pub(crate) async fn scores(args: JsonArgs, config: Config) -> Result<(), Failure
         return print::json(&scores);
     }
     let mut table = print::table(&[
-        "hotkey", "uid", "task", "capacity", "P", "Q", "speed", "E", "share", "weight", "u16",
+        "hotkey", "uid", "task", "capacity", "L", "P", "Q", "speed", "f", "E", "share", "weight", "u16",
     ]);
     for m in &scores.miners {
         for (task, t) in &m.tasks {
@@ -102,9 +103,11 @@ pub(crate) async fn scores(args: JsonArgs, config: Config) -> Result<(), Failure
                 m.uid.to_string(),
                 task.to_string(),
                 t.capacity.to_string(),
+                print::number(t.credit),
                 print::number(t.reliability),
                 print::number(t.quality),
                 print::maybe(t.speed),
+                print::number(t.speed_factor),
                 print::number(t.effective_volume),
                 print::number(t.share),
                 print::number(m.weight),
@@ -141,6 +144,17 @@ pub(crate) async fn explain(args: ExplainArgs, config: Config) -> Result<(), Fai
         story.uid, story.miner, story.task, story.period
     ))?;
     print::out(&story.words.join("\n"))?;
+    let mut ends = print::table(&["probe", "class", "units", "expected", "ms"]);
+    for e in &story.ends {
+        ends.add_row(vec![
+            format!("{}/{}", story.period, e.slot),
+            class(e.class),
+            e.units.0.to_string(),
+            e.units.1.to_string(),
+            e.took_ms.to_string(),
+        ]);
+    }
+    print::out(&format!("\nprobes of period {}:\n{ends}", story.period))?;
     let mut table = print::table(&["probe", "quality", "units", "ms", "judged"]);
     for p in &story.probes {
         let judged = match &p.judgement {
@@ -163,6 +177,16 @@ pub(crate) async fn explain(args: ExplainArgs, config: Config) -> Result<(), Fai
         ]);
     }
     print::out(&format!("\nworst judged probes:\n{table}"))
+}
+
+fn class(class: ProbeClass) -> String {
+    match class {
+        ProbeClass::Answered => "answered".into(),
+        ProbeClass::RateLimited => "rate-limited".into(),
+        ProbeClass::Failed(why) => format!("failed: {}", why.as_str()),
+        ProbeClass::Ours(OursFault::HeldBack) => "held back: too many under way to it".into(),
+        ProbeClass::Ours(_) => "ours".into(),
+    }
 }
 
 /// Goes into a URL as it is.

@@ -8,6 +8,7 @@ use nineteen_chain::LocalSubnet;
 use nineteen_checking::{ExecutorConfig, Executors, Runtime, RuntimeConfig};
 use nineteen_domain::meet::Chain;
 use nineteen_domain::policy::Policy;
+use nineteen_domain::task::TaskSet;
 use nineteen_domain::{ModelName, TaskName};
 use nineteen_sandbox::{Sandbox, SandboxConfig};
 use nineteen_store::{Options, Retention, Store};
@@ -36,9 +37,10 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
     let listener = nineteen_gateway::bind(config.validator.listen).await.map_err(Failure::input)?;
     let keypair = Arc::new(keys::read_keyfile(&config.identity.hotkey_file).map_err(Failure::input)?);
     let (set, declared) = registry::read_set(&config.paths.taskset).map_err(Failure::input)?;
-    let policy = policy(&config, &set.policy, set.share_multiplier)?;
+    let policy = policy_of(&config, &set)?;
     let chain = LocalSubnet::open(&config.subnet.folder).map_err(Failure::input)?;
-    chain.metagraph().await.map_err(Failure::input)?;
+    let netuid = chain.metagraph().await.map_err(Failure::input)?.netuid;
+    let block_us = chain.head().await.map_err(Failure::input)?.block_us;
     let store = Store::open(&config.paths.data, store_options(&config)).map_err(Failure::input)?;
     let sandbox = sandbox(&config)?;
     let secret = store.master_seed().map_err(Failure::input)?;
@@ -65,6 +67,9 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
             max_in_flight: v.max_in_flight,
             max_in_flight_per_miner: v.max_in_flight_per_miner,
             judges: v.judges,
+            max_backlog: v.max_backlog,
+            netuid,
+            block_us,
         },
     })
     .map_err(Failure::running)?;
@@ -119,14 +124,13 @@ pub(crate) async fn asked_to_stop() -> Result<(), Failure> {
     }
 }
 
-fn policy(config: &Config, name: &str, multiplier: Option<f64>) -> Result<Policy, Failure> {
-    let mut policy = Policy::sn19_2025_01();
-    if name != policy.name {
-        let file = config.paths.taskset.clone();
-        let unknown = nineteen_validator::ValidatorError::Policy { file, name: name.to_owned() };
-        return Err(Failure::input(unknown));
-    }
-    policy.planning.share_multiplier = multiplier.unwrap_or(policy.planning.share_multiplier);
+/// The set's policy with its multiplier.
+fn policy_of(config: &Config, set: &TaskSet) -> Result<Policy, Failure> {
+    let mut policy = set.policy.policy().ok_or_else(|| {
+        let (file, name) = (config.paths.taskset.clone(), set.policy.name().to_owned());
+        Failure::input(nineteen_validator::ValidatorError::Policy { file, name })
+    })?;
+    policy.planning.share_multiplier = set.share_multiplier.unwrap_or(policy.planning.share_multiplier);
     Ok(policy)
 }
 

@@ -7,3 +7,5 @@ mod promises;
 mod properties;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod windows;

@@ -100,7 +100,8 @@ fn a_slow_miner_holds_up_nobody_else() {
         }
         slow += usize::from(probe.id.miner == key(1) && w.left.contains_key(&probe.id));
     }
-    assert!(slow <= 8, "the slow one never has more than two under way: {slow} left");
+    // Two tasks with two each, for 60 s of answers that take 19.
+    assert!(slow <= 16, "the slow one never has more than two of a task under way: {slow} left");
     w.run_until(START + 100 * S);
     assert!(w.outcomes[0].skipped > 0, "what it had no room for is skipped");
 }
@@ -229,7 +230,12 @@ fn a_miner_that_changed_its_place_keeps_its_probes() {
 fn a_new_set_of_tasks_applies_from_the_next_plan() {
     let mut w = three();
     w.run_until(START + 20 * S);
-    w.event(Event::Tasks(vec![TaskSpec { name: task("chat"), cap_per_period: 100, expected_units: 1 }]));
+    w.event(Event::Tasks(vec![TaskSpec {
+        name: task("chat"),
+        cap_per_period: 100,
+        expected_units: 1,
+        in_time: None,
+    }]));
     w.run_until(START + 160 * S);
     assert_eq!(w.outcomes[0].rows.len(), 6);
     assert_eq!(w.outcomes[1].rows.len(), 3);

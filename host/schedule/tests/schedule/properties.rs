@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::sim::{Character, S, World, config, failing, key, miner, task};
+use crate::sim::{Character, S, World, block, config, failing, key, miner, task, windows};
 use nineteen_domain::ledger::{OursFault, ProbeClass};
 use nineteen_domain::{PeriodId, ProbeId};
 use nineteen_schedule::{Event, FinishedProbe, MinerRef, TaskSpec};
@@ -52,8 +52,16 @@ fn event() -> impl Strategy<Value = Event> {
         (probe(), class(), any::<u64>()).prop_map(|(probe, class, units)| Event::Finished(FinishedProbe {
             probe,
             class,
-            units
+            units,
+            took_us: units
         })),
+        (0_u64..40).prop_map(|n| Event::Block(block(n))),
+        (probe(), any::<f64>()).prop_map(|(probe, share)| Event::Standing(vec![(
+            probe.task,
+            probe.miner,
+            share
+        )])),
+        any::<u64>().prop_map(|id| Event::OrganicFinished { id, class: ProbeClass::Answered, units: 9 }),
         probe().prop_map(|probe| Event::Judged { probe }),
         (0_u64..5, 0_u8..6, prop_oneof![any::<f64>(), Just(f64::NAN), 0.0..100_000.0]).prop_map(
             |(p, m, x)| {
@@ -65,7 +73,7 @@ fn event() -> impl Strategy<Value = Event> {
             }
         ),
         (0_u64..1_000, 0_u64..1_000).prop_map(|(cap_per_period, expected_units)| {
-            let spec = TaskSpec { name: task("chat"), cap_per_period, expected_units };
+            let spec = TaskSpec { name: task("chat"), cap_per_period, expected_units, in_time: None };
             Event::Tasks(vec![spec.clone(), spec])
         }),
     ]
@@ -92,9 +100,11 @@ proptest! {
     fn no_order_of_events_books_a_probe_twice_or_panics(
         actions in prop::collection::vec(action(), 1..80),
         delays in prop::array::uniform4(0_u64..40 * S),
+        in_windows in any::<bool>(),
     ) {
+        let config = if in_windows { windows() } else { config() };
         let mut w = World::new(
-            config(),
+            config.clone(),
             (1..=4)
                 .zip(delays)
                 .map(|(n, delay)| (miner(n), Character::honest(20_000.0 * f64::from(n), 300.0, delay)))
@@ -105,8 +115,14 @@ proptest! {
         }
         for action in actions {
             match action {
-                Do::Run(n) => { for _ in 0..n { w.next(u64::MAX); } }
-                Do::Crash(s) => w.crash(config(), s * S),
+                Do::Run(n) => {
+                    for _ in 0..n {
+                        w.next(u64::MAX);
+                        let number = w.now / (12 * S);
+                        w.event(Event::Block(block(number)));
+                    }
+                }
+                Do::Crash(s) => w.crash(config.clone(), s * S),
                 Do::Jump(s) => {
                     w.now = w.now.saturating_add_signed(s * S as i64);
                     if s < 0 {
@@ -136,7 +152,7 @@ proptest! {
                 Do::Say(event) => w.event(event),
                 Do::End(n, class, units) => {
                     if let Some(probe) = w.left.keys().nth(n % w.left.len().max(1)).cloned() {
-                        w.event(Event::Finished(FinishedProbe { probe, class, units }));
+                        w.event(Event::Finished(FinishedProbe { probe, class, units, took_us: units % (9 * S) }));
                     }
                 }
                 Do::Judge(n) => {

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nineteen_domain::ledger::{Failure, OursFault, ProbeClass};
-use nineteen_domain::policy::Policy;
+use nineteen_domain::policy::{Layout, Policy};
 use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, TaskName, Uid};
 use nineteen_schedule::{
-    Announcement, Effect, Event, FinishedProbe, MinerRef, PeriodOutcome, Resume, Schedule, ScheduleConfig,
-    TaskSpec,
+    Announcement, Block, Effect, Event, FinishedProbe, InTime, MinerRef, PeriodOutcome, Resume, Schedule,
+    ScheduleConfig, StartedWindow, TaskSpec,
 };
 
 pub(crate) const S: u64 = 1_000_000;
@@ -29,8 +29,12 @@ pub(crate) fn miner(n: u8) -> MinerRef {
 pub(crate) fn config() -> ScheduleConfig {
     let mut policy = Policy::sn19_2025_01();
     policy.planning.share_multiplier = 4.0;
-    let spec =
-        |name, cap_per_period, expected_units| TaskSpec { name: task(name), cap_per_period, expected_units };
+    let spec = |name, cap_per_period, expected_units| TaskSpec {
+        name: task(name),
+        cap_per_period,
+        expected_units,
+        in_time: None,
+    };
     ScheduleConfig {
         period_us: 60 * S,
         announce_lead_us: 5 * S,
@@ -39,7 +43,32 @@ pub(crate) fn config() -> ScheduleConfig {
         tasks: vec![spec("chat", 60_000, 300), spec("embed", 1_000, 20)],
         max_in_flight: 32,
         max_in_flight_per_miner: 2,
+        max_checks: 64,
+        max_backlog: 10_000,
+        netuid: 19,
+        block_us: 12 * S,
     }
+}
+
+/// The same with windows; the beacon starts about four a period.
+pub(crate) fn windows() -> ScheduleConfig {
+    let mut config = config();
+    config.policy = Policy::default_rules();
+    config.policy.planning.share_multiplier = 4.0;
+    if let Layout::Windows(w) = &mut config.policy.planning.layout {
+        w.beacons_per_period = 4.0;
+    }
+    for task in &mut config.tasks {
+        task.in_time = Some(InTime { first_us: 5 * S, unit_us: 0.0 });
+    }
+    config
+}
+
+/// A hash that differs from block to block.
+pub(crate) fn block(number: u64) -> Block {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&number.to_le_bytes());
+    Block { number, hash }
 }
 
 /// What a miner is like.
@@ -76,11 +105,18 @@ pub(crate) struct World {
     /// How long the disk, an announcement and a judgement take.
     pub(crate) disk_us: u64,
     pub(crate) judge_us: u64,
+    pub(crate) max_checks: usize,
     // The disk.
     pub(crate) disk: Resume,
     pub(crate) settled: BTreeMap<PeriodId, PeriodOutcome>,
     // The record.
     pub(crate) stored_plans: BTreeSet<PeriodId>,
+    pub(crate) stored_windows: BTreeSet<StartedWindow>,
+    pub(crate) held: BTreeSet<ProbeId>,
+    pub(crate) checking: BTreeSet<ProbeId>,
+    /// Users' requests that ended, by (period, task, miner).
+    pub(crate) organic: BTreeMap<(PeriodId, TaskName, Hotkey), u64>,
+    asked_organic: BTreeMap<u64, (TaskName, Hotkey)>,
     pub(crate) left: BTreeMap<ProbeId, u64>,
     pub(crate) outcomes: Vec<PeriodOutcome>,
     pub(crate) log: Vec<(u64, Effect)>,
@@ -99,10 +135,16 @@ impl World {
             later: Later::new(),
             made: 0,
             disk_us: 1_000,
+            max_checks: 64,
             judge_us: 100_000,
             disk: Resume::default(),
             settled: BTreeMap::new(),
             stored_plans: BTreeSet::new(),
+            stored_windows: BTreeSet::new(),
+            held: BTreeSet::new(),
+            checking: BTreeSet::new(),
+            organic: BTreeMap::new(),
+            asked_organic: BTreeMap::new(),
             left: BTreeMap::new(),
             outcomes: Vec::new(),
             log: Vec::new(),
@@ -150,7 +192,21 @@ impl World {
                 self.under_way.remove(&f.probe);
                 self.disk.finished.push(f.clone());
             }
+            Event::WindowStored { window } if self.stored_windows.insert(window.clone()) => {
+                self.disk.windows.push(window.clone());
+            }
+            Event::OrganicAsked(r) => {
+                self.asked_organic.insert(r.id, (r.task.clone(), r.miner));
+            }
+            Event::OrganicFinished { id, .. } => {
+                if let Some((task, miner)) = self.asked_organic.remove(id)
+                    && let Some(period) = self.schedule.status().running
+                {
+                    *self.organic.entry((period, task, miner)).or_default() += 1;
+                }
+            }
             Event::Judged { probe } => {
+                self.checking.remove(probe);
                 self.disk.judged.insert(probe.clone());
             }
             Event::Settled { period } => {
@@ -185,14 +241,32 @@ impl World {
                 self.under_way.insert(probe.id.clone());
                 let character = self.miners[&probe.id.miner].clone();
                 let units = if character.class == ProbeClass::Answered { probe.expected_units } else { 0 };
-                let end = FinishedProbe { probe: probe.id, class: character.class, units };
+                let took_us = character.answers_after_us;
+                let end = FinishedProbe { probe: probe.id, class: character.class, units, took_us };
                 self.later(character.answers_after_us, Event::Finished(end));
             }
-            Effect::Judge(probe) => self.later(self.judge_us, Event::Judged { probe }),
+            Effect::Judge(probe) => {
+                assert!(self.left.contains_key(&probe), "{probe:?} was never asked");
+                assert!(self.checking.insert(probe.clone()), "{probe:?} is being judged already");
+                assert!(self.checking.len() <= self.max_checks);
+                self.later(self.judge_us, Event::Judged { probe });
+            }
+            Effect::Unchecked(_) => {}
+            Effect::DispatchOrganic(id) => {
+                let end = Event::OrganicFinished { id, class: ProbeClass::Answered, units: 300 };
+                self.later(2 * S, end);
+            }
+            Effect::StoreWindow(window) => self.later(self.disk_us, Event::WindowStored { window }),
+            Effect::HeldBack(probe) => {
+                assert!(!self.left.contains_key(&probe), "{probe:?} left and was held back");
+                assert!(self.held.insert(probe.clone()));
+                let class = ProbeClass::Ours(OursFault::HeldBack);
+                self.disk.finished.push(FinishedProbe { probe, class, units: 0, took_us: 0 });
+            }
             Effect::Interrupted(probe) => {
                 self.under_way.remove(&probe);
                 let class = ProbeClass::Ours(OursFault::Interrupted);
-                self.disk.finished.push(FinishedProbe { probe, class, units: 0 });
+                self.disk.finished.push(FinishedProbe { probe, class, units: 0, took_us: 0 });
             }
             Effect::Settle(outcome) => {
                 self.check(&outcome);
@@ -215,10 +289,18 @@ impl World {
                 .keys()
                 .filter(|p| p.period == row.period && p.task == row.task && p.miner == row.miner)
                 .count();
-            assert_eq!(row.tally.total() + row.tally.ours, left as u64, "{row:?}");
+            let organic = self.organic.get(&(row.period, row.task.clone(), row.miner)).copied().unwrap_or(0);
+            assert_eq!(row.tally.total() + row.tally.ours, left as u64 + organic, "{row:?}");
         }
         let left = self.left.keys().filter(|p| p.period == outcome.period).count();
-        assert_eq!(outcome.skipped as usize + left, plan.len());
+        let windows = self.stored_windows.iter().filter(|w| w.period == outcome.period);
+        let of_beacons: usize = windows.map(|w| plan.beacon_probes(w).count()).sum();
+        assert_eq!(outcome.skipped as usize + left, plan.len() + of_beacons);
+        for row in &outcome.rows {
+            for w in &row.windows {
+                assert!(w.asked > 0 && w.delivered <= w.asked, "{w:?}");
+            }
+        }
         assert!(self.under_way.iter().all(|p| p.period != outcome.period));
         if let Some(before) = self.settled.get(&outcome.period) {
             // How many replies it settled without is no part of the promise: after the crash the checker had
@@ -255,6 +337,7 @@ impl World {
     pub(crate) fn crash(&mut self, config: ScheduleConfig, down_us: u64) {
         self.later.clear();
         self.under_way.clear();
+        self.checking.clear();
         self.now += down_us;
         self.stored_plans = self.disk.plans.iter().map(|p| p.period).collect();
         self.schedule = Schedule::new(config, MasterSeed::from_bytes([9; 32]), self.disk.clone()).unwrap();

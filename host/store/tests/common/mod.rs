@@ -23,6 +23,7 @@ pub(crate) fn finished(slot: u32) -> Record {
         class: ProbeClass::Answered,
         units: u64::from(slot),
         expected: 64,
+        took_us: 0,
         exchange: Some(Digest::of(&slot.to_le_bytes())),
         at_us: u64::from(slot),
     })
