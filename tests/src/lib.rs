@@ -1,9 +1,16 @@
 //! End to end: one file per promise made in the README. This library finds the binary and the cache.
 
+mod books;
+pub mod moves;
 pub mod soak;
+mod stage;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+pub use books::Books;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The `nineteen` binary of this build, beside the tests.
 ///

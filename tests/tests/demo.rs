@@ -62,7 +62,10 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
     for cheat in ["int8", "impostor"] {
         assert!(weight(&report, cheat) < slow, "{cheat}: {report:#}");
     }
-    assert!(weight(&report, "flaky") < weight(&report, "honest-fast"), "{report:#}");
+    let fast = weight(&report, "honest-fast");
+    assert!(weight(&report, "flaky") < fast, "{report:#}");
+    // The boaster has the fast one's machine and announces four times as much: what the truth earns, it misses by far.
+    assert!(weight(&report, "boaster") < slow, "{report:#}");
     for m in report["miners"].as_array().unwrap() {
         for task in ["chat-smollm2-135m", "embed-minilm-l6"] {
             let t = &m["tasks"][task];
@@ -72,6 +75,7 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
                 assert!(t.get(field).is_some(), "{field} of {task}: {m:#}");
             }
         }
+        assert!(m["beside"].is_f64(), "what it earns under the other policy: {m:#}");
         assert!(m["weight_u16"].is_u64() && m["uid"].is_u64() && m["hotkey"].is_string(), "{m:#}");
     }
     let honest = &miner(&report, "honest-fast")["tasks"]["chat-smollm2-135m"];

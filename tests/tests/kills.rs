@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use nineteen_tests::soak::{Books, Until, run};
+use nineteen_tests::Books;
+use nineteen_tests::soak::{Until, run};
 
 fn play(until: Until, seed: u64) -> Books {
     let dir = tempfile::tempdir().unwrap();

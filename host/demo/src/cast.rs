@@ -17,12 +17,12 @@ pub struct Role {
     pub vectors_per_hour: u32,
     /// Tokens per second that one reply is held to.
     pub pace: Option<u32>,
-    /// Requests per minute that it serves of each task; the rest gets 429.
+    /// Requests per minute that it serves of each task, one at a time; the rest gets 429.
     pub requests_per_minute: Option<u32>,
 }
 
 /// What the faster honest miner announces.
-const CHAT: u32 = 30_000;
+const CHAT: u32 = 15_000;
 const VECTORS: u32 = 3_600;
 
 const FAST: Role = Role {
@@ -69,7 +69,7 @@ pub const CAST: [Role; 6] = [
         about: "announces four times what it serves and rate-limits the rest",
         chat_per_hour: CHAT * 4,
         vectors_per_hour: VECTORS * 4,
-        requests_per_minute: Some(3),
+        requests_per_minute: Some(9),
         ..FAST
     },
 ];

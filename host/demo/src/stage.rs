@@ -33,6 +33,9 @@ pub(crate) struct Place {
 /// A share of capacity that shows something within a minute: Subnet 19 tests 7 % of an hour.
 const SHARE_MULTIPLIER: f64 = 6.0;
 
+/// The longest reply: two cores serve six miners here, and a window needs more than one answer of each.
+const MAX_TOKENS: u64 = 32;
+
 pub(crate) fn set(options: &Options) -> Result<Stage> {
     let dir = options.dir.clone();
     for folder in ["keys", "subnet", "logs"] {
@@ -70,16 +73,26 @@ pub(crate) fn planning() -> Planning {
     Planning { share_multiplier: SHARE_MULTIPLIER, ..Policy::default_rules().planning }
 }
 
-/// The subnet's own task set with the demo's policy; tasks and weights stay as they are.
+/// The subnet's own task set with the demo's policy and short replies; tasks and weights stay as they are.
 fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
     let file = &options.taskset;
-    let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
-    let mut set: Table = text.parse().with_context(|| format!("{}", file.display()))?;
+    let mut set = read(file)?;
     let base = std::path::absolute(file)?.parent().map(Path::to_owned).unwrap_or_default();
     if let Some(Value::Array(tasks)) = set.get_mut("task") {
         for task in tasks {
             if let Some(Value::String(folder)) = task.as_table_mut().and_then(|t| t.get_mut("folder")) {
-                *folder = base.join(&*folder).display().to_string();
+                let mut manifest = read(&base.join(&*folder).join("task.toml"))?;
+                if let Some(Value::Table(params)) = manifest.get_mut("params")
+                    && params.contains_key("max_tokens_cap")
+                {
+                    params.insert("max_tokens_cap".into(), int(MAX_TOKENS));
+                    params.insert("default_max_tokens".into(), int(MAX_TOKENS));
+                }
+                let name = Path::new(&*folder).file_name().context("a task's folder has no name")?;
+                let copy = dir.join("tasks").join(name);
+                std::fs::create_dir_all(&copy).with_context(|| format!("{}", copy.display()))?;
+                write(&copy.join("task.toml"), &manifest)?;
+                *folder = copy.display().to_string();
             }
         }
     }
@@ -88,6 +101,11 @@ fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
     set.insert("policy".into(), Value::try_from(policy)?);
     set.remove("share_multiplier");
     write(&dir.join("taskset.toml"), &set)
+}
+
+fn read(file: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+    text.parse().with_context(|| format!("{}", file.display()))
 }
 
 fn validator_toml(options: &Options, operator: SocketAddr) -> Table {
@@ -122,6 +140,8 @@ fn miner_toml(options: &Options, role: &crate::cast::Role, addr: SocketAddr, val
     for (name, mut task) in [("chat-smollm2-135m", chat), ("embed-minilm-l6", vectors)] {
         if let Some(most) = role.requests_per_minute {
             task.insert("requests_per_minute".into(), f64::from(most).into());
+            // A whole period is a minute here: what was saved up between windows would fill one.
+            task.insert("burst_s".into(), int(1));
         }
         tasks.insert(name.into(), task.into());
     }

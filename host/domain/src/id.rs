@@ -1,7 +1,9 @@
 //! Names and numbers that identify things. Parsed once, valid ever after.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use blake2::Digest as _;
 use serde::{Deserialize, Serialize};
@@ -61,9 +63,11 @@ fn valid_name(given: &str) -> bool {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        ///
+        /// Copies share one text: a name is part of every probe's id, of which there are millions.
+        #[derive(Debug, Clone, Eq, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Parses a name: 1 to 64 of `a-z`, `0-9`, `-`, `.`, starting with a letter or digit.
@@ -72,13 +76,29 @@ macro_rules! name {
             /// [`IdError::Name`] if it breaks that rule.
             pub fn new(given: impl Into<String>) -> Result<Self, IdError> {
                 let given = given.into();
-                if valid_name(&given) { Ok(Self(given)) } else { Err(IdError::Name { what: $what, given: cut(&given) }) }
+                if valid_name(&given) { Ok(Self(given.into())) } else { Err(IdError::Name { what: $what, given: cut(&given) }) }
             }
 
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+            }
+        }
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for $name {
+            /// By their bytes.
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
             }
         }
         impl fmt::Display for $name {
@@ -100,7 +120,7 @@ macro_rules! name {
         }
         impl From<$name> for String {
             fn from(n: $name) -> String {
-                n.0
+                n.0.as_ref().to_owned()
             }
         }
     };

@@ -46,21 +46,29 @@ pub(crate) fn units_per_s(sample: &QualitySample) -> f64 {
 /// The worst of `used`, worst first and of equally bad ones in the order given, none of them perfect; for
 /// people.
 pub(crate) fn worst(used: &[&QualitySample]) -> Vec<QualitySample> {
-    let mut worst: Vec<&QualitySample> = used.iter().copied().filter(|s| worth(s) < 1.0).collect();
-    worst.sort_by(|a, b| worth(a).total_cmp(&worth(b)));
-    worst.into_iter().take(Standing::SHOWN_SAMPLES).cloned().collect()
+    // Hundreds are looked at for a handful: kept in order as they come, not sorted.
+    let mut worst: Vec<(f64, &QualitySample)> = Vec::with_capacity(Standing::SHOWN_SAMPLES + 1);
+    for sample in used {
+        let q = worth(sample);
+        let place = worst.partition_point(|(other, _)| *other <= q);
+        if q < 1.0 && place < Standing::SHOWN_SAMPLES {
+            worst.insert(place, (q, sample));
+            worst.truncate(Standing::SHOWN_SAMPLES);
+        }
+    }
+    worst.into_iter().map(|(_, sample)| sample.clone()).collect()
 }
 
 /// The percentile `sorted[int(p·n)]`, the last place being the bound; `None` of nothing.
 pub(crate) fn percentile(p: f64, mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a share of a length is a place in it; the last place is the bound"
     )]
     let at = (unit(p) * float(values.len() as u64)) as usize;
-    values.get(at.min(values.len().saturating_sub(1))).copied()
+    let at = at.min(values.len().checked_sub(1)?);
+    Some(*values.select_nth_unstable_by(at, f64::total_cmp).1)
 }
 
 #[cfg(test)]

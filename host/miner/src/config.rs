@@ -85,6 +85,9 @@ pub struct TaskConfig {
     /// Units (completion tokens for chat, texts for embeddings) per minute; absent is no limit. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_per_minute: Option<f64>,
+    /// Seconds' worth of these two limits that may come at once after a quiet time, 1 to 3,600.
+    #[serde(default = "burst_s")]
+    pub burst_s: u32,
     /// Tokens per second that one reply is held to, for a machine that also does other work; absent is as
     /// fast as it goes. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +114,9 @@ const fn queue() -> usize {
 }
 const fn queue_ms() -> u64 {
     5_000
+}
+const fn burst_s() -> u32 {
+    60
 }
 const fn max_tokens() -> u32 {
     4_096
@@ -153,6 +159,9 @@ impl MinerConfig {
             }
             if task.queue > 4096 {
                 return fail(key("queue"), "expected 0 to 4096");
+            }
+            if !(1..=3_600).contains(&task.burst_s) {
+                return fail(key("burst_s"), "expected 1 to 3600");
             }
             if !(1..=1 << 20).contains(&task.max_tokens) {
                 return fail(key("max_tokens"), "expected 1 to 1048576");
@@ -204,6 +213,7 @@ mod tests {
             ("capacity_per_hour = 90000", "capacity_per_huor = 9"),
             ("units_per_minute = 1500", "units_per_minute = 0"),
             ("units_per_minute = 1500", "concurrency = 0"),
+            ("units_per_minute = 1500", "burst_s = 0"),
             ("units_per_minute = 1500", "cheat = true"),
             ("\"chat.completions\"", "\"chat\""),
             ("listen = ", "listens = "),

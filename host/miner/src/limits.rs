@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::TaskConfig;
 use crate::error::ApiError;
 
-/// A bucket that holds a minute's worth and fills at that rate. Its level may go below zero when the cost is
-/// known only afterwards.
+/// A bucket that holds some seconds' worth (one thing at least) and fills at that rate. Its level may go below zero
+/// when the cost is known only afterwards.
 #[derive(Debug)]
 struct Bucket {
     per_s: f64,
@@ -23,9 +23,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(per_minute: f64, now: Instant) -> Self {
-        let most = per_minute.max(1.0);
-        Self { per_s: per_minute / 60.0, most, level: most, at: now }
+    fn new(per_minute: f64, burst_s: u32, now: Instant) -> Self {
+        let per_s = per_minute / 60.0;
+        let most = (per_s * f64::from(burst_s)).max(1.0);
+        Self { per_s, most, level: most, at: now }
     }
 
     /// `Ok` if something is left, else how long until there is.
@@ -91,8 +92,8 @@ impl Gate {
             queue: task.queue,
             patience: Duration::from_millis(task.queue_ms),
             buckets: Mutex::new(Buckets {
-                requests: task.requests_per_minute.map(|r| Bucket::new(r, now)),
-                units: task.units_per_minute.map(|r| Bucket::new(r, now)),
+                requests: task.requests_per_minute.map(|r| Bucket::new(r, task.burst_s, now)),
+                units: task.units_per_minute.map(|r| Bucket::new(r, task.burst_s, now)),
             }),
         }
     }
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn a_bucket_says_when_to_come_back() {
         let t = Instant::now();
-        let mut b = Bucket::new(60.0, t);
+        let mut b = Bucket::new(60.0, 60, t);
         assert!(b.look(1.0, t).is_ok());
         b.level -= 90.0;
         let wait = b.look(1.0, t).unwrap_err();
@@ -157,5 +158,12 @@ mod tests {
         assert!(b.look(1.0, t + Duration::from_secs(32)).is_ok());
         b.look(0.0, t + Duration::from_secs(9_999)).unwrap();
         assert!(near(b.level, 60.0), "never more than a minute's worth");
+    }
+
+    #[test]
+    fn a_short_burst_is_one_thing_at_least() {
+        let t = Instant::now();
+        assert!(near(Bucket::new(600.0, 3, t).level, 30.0));
+        assert!(near(Bucket::new(9.0, 1, t).level, 1.0));
     }
 }

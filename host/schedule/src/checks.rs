@@ -5,9 +5,11 @@
 //! goes first: checks are shared in proportion to the weights, nobody starves, and a line that was empty does not
 //! save up. Where too many wait, the newest of whoever has most waiting is let go.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use nineteen_domain::{Hotkey, ProbeId, TaskName};
+
+use crate::hash::{HashMap, HashSet};
 
 type Key = (TaskName, Hotkey);
 
@@ -45,11 +47,11 @@ impl CheckQueue {
         Self {
             max,
             max_backlog,
-            lines: HashMap::new(),
+            lines: HashMap::default(),
             turns: BTreeSet::new(),
             lengths: BTreeSet::new(),
-            weights: HashMap::new(),
-            checking: HashSet::new(),
+            weights: HashMap::default(),
+            checking: HashSet::default(),
             backlog: 0,
             now: 0,
             dropped: 0,

@@ -15,6 +15,7 @@
 mod beacon;
 mod checks;
 mod error;
+mod hash;
 mod machine;
 mod period;
 mod plan;

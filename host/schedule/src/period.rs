@@ -3,12 +3,13 @@
 //! A probe that was taken from the queue is in `out` until it is booked, and only what is in `out` can be
 //! booked: that is all there is to "exactly once".
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use nineteen_domain::ledger::{OursFault, PeriodRow, ProbeClass, Tally, WindowKind, WindowResult};
 use nineteen_domain::{Hotkey, ProbeId, TaskName};
 use nineteen_mechanism::period_score;
 
+use crate::hash::HashSet;
 use crate::types::{
     BEACON_SLOTS, MAX_BEACONS, OrganicRequest, PeriodOutcome, PeriodPlan, PlannedProbe, StartedWindow,
 };
@@ -67,8 +68,8 @@ impl Period {
             closed: false,
             settling: false,
             beacons: BTreeMap::new(),
-            out: HashSet::new(),
-            unjudged: HashSet::new(),
+            out: HashSet::default(),
+            unjudged: HashSet::default(),
             tallies,
             windows,
             skipped: 0,

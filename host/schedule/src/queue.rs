@@ -4,11 +4,12 @@
 //! behind it. A miner has a line and a fill for every task: slow answers of one must not make it late in another.
 //! Memory is bounded by the plans that are put in.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use nineteen_domain::{Hotkey, ProbeId, TaskName, Uid};
 
+use crate::hash::HashMap;
 use crate::types::PlannedProbe;
 
 /// Whose line.
@@ -16,6 +17,11 @@ type Line = (Hotkey, TaskName);
 
 fn line_of(probe: &ProbeId) -> Line {
     (probe.miner, probe.task.clone())
+}
+
+/// Until when a probe of a window waits for its miner, which has had its fill since then; `None` for others.
+fn until_us(probe: &PlannedProbe, full_since_us: u64) -> Option<u64> {
+    Some(probe.due_us.max(full_since_us).saturating_add(probe.hold_us?))
 }
 
 #[derive(Debug)]
@@ -31,8 +37,8 @@ pub(crate) struct Queue {
     /// Under way, by miner; no number is 0.
     out: HashMap<Line, usize>,
     out_total: usize,
-    /// Since when a miner has had its fill, by miner that has.
-    full_since: HashMap<Line, u64>,
+    /// Since when a miner has had its fill, by miner that has. Few: the places overall over those of a miner.
+    full_since: BTreeMap<Line, u64>,
     /// The time of the last release.
     now_us: u64,
     /// Who was served last: the turn goes on after it.
@@ -47,9 +53,9 @@ impl Queue {
             planned: BTreeMap::new(),
             lines: BTreeMap::new(),
             organic: BTreeMap::new(),
-            out: HashMap::new(),
+            out: HashMap::default(),
             out_total: 0,
-            full_since: HashMap::new(),
+            full_since: BTreeMap::new(),
             now_us: 0,
             last: None,
         }
@@ -95,50 +101,44 @@ impl Queue {
     /// Takes out the due probes that have waited for room of their own miner for as long as they may: the time
     /// that they waited for ours does not count.
     pub(crate) fn expire(&mut self, now_us: u64) -> Vec<ProbeId> {
-        let mut held = Vec::new();
-        let full_since = &self.full_since;
-        self.lines.retain(|miner, line| {
-            if let Some(since) = full_since.get(miner) {
-                line.retain(|p| {
-                    let keep = p.hold_us.is_none_or(|h| p.due_us.max(*since).saturating_add(h) > now_us);
-                    if !keep {
-                        held.push(p.id.clone());
-                    }
-                    keep
-                });
-            }
-            !line.is_empty()
-        });
-        held
+        if self.next_expiry_us().is_none_or(|at| at > now_us) {
+            return Vec::new();
+        }
+        self.take_held(|p, since| until_us(p, since).is_some_and(|until| until <= now_us))
     }
 
-    /// When the next probe will have waited for as long as it may; as [`Queue::expire`] left it.
-    pub(crate) fn next_expiry_us(&self) -> Option<u64> {
-        let waits = |p: &PlannedProbe, since: u64| Some(p.due_us.max(since).saturating_add(p.hold_us?));
-        self.lines
-            .iter()
-            .filter_map(|(miner, line)| Some((line, *self.full_since.get(miner)?)))
-            .flat_map(|(line, since)| line.iter().filter_map(move |p| waits(p, since)))
-            .min()
-    }
-
-    /// Takes out the due probes that wait for room of their own miner and that this is true of.
+    /// Takes out the due probes of windows that wait for room of their own miner and that this is true of.
     pub(crate) fn withdraw_held(&mut self, unwanted: impl Fn(&ProbeId) -> bool) -> Vec<ProbeId> {
+        self.take_held(|p, _| p.hold_us.is_some() && unwanted(&p.id))
+    }
+
+    /// Takes out what waits in the lines of those that have their fill, and that this is true of by probe and the
+    /// time since then. Looks at no other line: of those there may be thousands.
+    fn take_held(&mut self, gone: impl Fn(&PlannedProbe, u64) -> bool) -> Vec<ProbeId> {
         let mut held = Vec::new();
-        let full_since = &self.full_since;
-        self.lines.retain(|miner, line| {
-            if full_since.contains_key(miner) {
-                line.retain(|p| {
-                    let keep = p.hold_us.is_none() || !unwanted(&p.id);
-                    if !keep {
-                        held.push(p.id.clone());
-                    }
-                    keep
-                });
+        for (miner, since) in &self.full_since {
+            let Some(line) = self.lines.get_mut(miner) else { continue };
+            line.retain(|p| {
+                let goes = gone(p, *since);
+                if goes {
+                    held.push(p.id.clone());
+                }
+                !goes
+            });
+            if line.is_empty() {
+                self.lines.remove(miner);
             }
-            !line.is_empty()
-        });
+        }
         held
+    }
+
+    /// When the next probe will have waited for as long as it may. Of a line only the first of a window is looked
+    /// at: they stand in the order of their times and may wait equally long.
+    pub(crate) fn next_expiry_us(&self) -> Option<u64> {
+        self.full_since
+            .iter()
+            .filter_map(|(miner, since)| self.lines.get(miner)?.iter().find_map(|p| until_us(p, *since)))
+            .min()
     }
 
     /// How many probes outside windows are not due yet and this is true of.

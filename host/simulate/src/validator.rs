@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::RandomState;
 use nineteen_domain::ledger::{Judgement, QualitySample};
 use nineteen_domain::{Hotkey, MasterSeed, ProbeId, TaskName, Uid};
 use nineteen_mechanism::{At, MinerTaskInput, settle};
@@ -35,7 +36,7 @@ pub(crate) struct Validator {
     /// Place among `inputs`, by hotkey's number.
     places: BTreeMap<usize, usize>,
     /// Answers that were not judged, by hotkey's number, period and slot. Never walked through.
-    answers: HashMap<(usize, u64, u32), Answer>,
+    answers: HashMap<(usize, u64, u32), Answer, RandomState>,
     /// Probes that left, by period that is not settled.
     sent: BTreeMap<u64, u64>,
     /// Settled periods.
@@ -60,7 +61,7 @@ impl Validator {
             next_start_us: 0,
             inputs: Vec::new(),
             places: BTreeMap::new(),
-            answers: HashMap::new(),
+            answers: HashMap::default(),
             sent: BTreeMap::new(),
             settled: 0,
             weighed: 0,

@@ -66,11 +66,12 @@ enum Happening {
     Judged(usize, ProbeId),
 }
 
+/// When something happens; what, is kept beside, so that the heap moves little.
 #[derive(Debug)]
 struct Entry {
     at_us: u64,
     made: u64,
-    what: Happening,
+    place: usize,
 }
 
 impl PartialEq for Entry {
@@ -111,6 +112,10 @@ pub(crate) struct World {
     pub(crate) validators: Vec<Validator>,
     pub(crate) counts: Counts,
     heap: BinaryHeap<Entry>,
+    /// What happens, by the places that the heap names.
+    happenings: Vec<Option<Happening>>,
+    /// Places of them that are empty.
+    empty: Vec<usize>,
     made: u64,
     now_us: u64,
     block: u64,
@@ -130,6 +135,8 @@ impl World {
             owners,
             counts: Counts::default(),
             heap: BinaryHeap::new(),
+            happenings: Vec::new(),
+            empty: Vec::new(),
             made: 0,
             now_us: START_US,
             block: 0,
@@ -167,7 +174,9 @@ impl World {
         while self.heap.peek().is_some_and(|e| e.at_us <= by_us) {
             let Some(entry) = self.heap.pop() else { break };
             self.now_us = entry.at_us;
-            match entry.what {
+            let Some(what) = self.happenings.get_mut(entry.place).and_then(Option::take) else { continue };
+            self.empty.push(entry.place);
+            match what {
                 Happening::Start(v) => {
                     let here = self.present();
                     self.tell(v, Event::Metagraph(here))?;
@@ -201,7 +210,12 @@ impl World {
 
     fn push(&mut self, at_us: u64, what: Happening) {
         self.made += 1;
-        self.heap.push(Entry { at_us, made: self.made, what });
+        let place = self.empty.pop().unwrap_or(self.happenings.len());
+        match self.happenings.get_mut(place) {
+            Some(free) => *free = Some(what),
+            None => self.happenings.push(Some(what)),
+        }
+        self.heap.push(Entry { at_us, made: self.made, place });
     }
 
     /// The next block that starts a window; the others change nothing.

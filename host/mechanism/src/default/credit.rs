@@ -46,6 +46,8 @@ pub(crate) fn credit(rules: &DefaultScoring, capacity: u64, rows: &[PeriodRow], 
     let quantile = beta::lower_quantile(tried, sustained, rules.capacity_quantile);
     let shown = shown(rules, &used, capacity).min(weaker_kind(&used));
     used.truncate(Standing::SHOWN_ROWS);
+    // A week has hundreds of windows, and thousands of standings are kept at once.
+    used.shrink_to_fit();
     CreditParts { tried, sustained, quantile, shown, factor: quantile.min(shown), windows: used }
 }
 

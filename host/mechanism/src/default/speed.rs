@@ -46,10 +46,11 @@ fn factor(ratio: f64) -> f64 {
 
 /// The middle value, or the mean of the two in the middle; `None` of nothing.
 fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = values.get(values.len() / 2)?;
-    let lower = values.get(values.len().saturating_sub(1) / 2)?;
-    Some(f64::midpoint(*lower, *upper))
+    let at = values.len().checked_sub(1)? / 2;
+    let is_even = values.len().is_multiple_of(2);
+    let (_, lower, above) = values.select_nth_unstable_by(at, f64::total_cmp);
+    let upper = if is_even { above.iter().copied().min_by(f64::total_cmp) } else { None };
+    Some(f64::midpoint(*lower, upper.unwrap_or(*lower)))
 }
 
 #[cfg(test)]
@@ -78,5 +79,6 @@ mod tests {
         assert_eq!(median(vec![3.0]), Some(3.0));
         assert_eq!(median(vec![9.0, 1.0]), Some(5.0));
         assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0, 8.0, 0.0]), Some(3.0));
     }
 }
