@@ -79,10 +79,12 @@ pub fn run(dir: &Path) -> Result<Moved> {
     let books = audit(&stage)?;
     let store = Store::open_existing(&dir.join("data"), Options::default())?;
     let task = TaskName::new(TASK)?;
-    let rows = |of: &Hotkey| store.rows(of, &task, 0).map(|mut rows| {
-        rows.sort_by_key(|r| r.period);
-        rows
-    });
+    let rows = |of: &Hotkey| {
+        store.rows(of, &task, 0).map(|mut rows| {
+            rows.sort_by_key(|r| r.period);
+            rows
+        })
+    };
     let periods = |of: &Hotkey| rows(of).map(|rows| rows.iter().map(|r| r.period.0).collect::<Vec<_>>());
     let set = stage.subnet.weights(&stage.validator)?.ok_or("no weights were set")?;
     Ok(Moved {

@@ -48,7 +48,8 @@ impl Stage {
     pub(crate) fn set(dir: &Path) -> Result<(Self, Vec<Running>)> {
         let operator = free_address()?;
         let validator = create_keyfile(dir.join("validator.key"))?.hotkey();
-        let own = Neuron { uid: Uid(0), hotkey: validator, axon: None, stake: 1_000.0, validator_permit: true };
+        let own =
+            Neuron { uid: Uid(0), hotkey: validator, axon: None, stake: 1_000.0, validator_permit: true };
         let rules = Rules { weights_rate_limit: 0, ..Rules::default() };
         // Short blocks, so that the beacon starts windows in most periods.
         let blocks = Blocks::Time { genesis_us: 1_704_067_200_000_000, block_ms: 2_000 };

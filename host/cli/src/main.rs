@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{demo, doctor, miner, replay, reports, simulate, validator};
+use crate::commands::{demo, doctor, miner, policy, replay, reports, simulate, validator};
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -55,6 +55,8 @@ enum Command {
     Weights(reports::JsonArgs),
     /// Settle recorded periods again under another policy or other weights of tasks; never writes.
     Replay(replay::Args),
+    /// Print a policy as TOML.
+    Policy(policy::Args),
     /// Attack a policy with models of miners on a simulated clock.
     Simulate(simulate::Args),
     /// One miner of the demo. Not for other use.
@@ -77,8 +79,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let long_running =
         matches!(cli.command, Command::Validator(_) | Command::Miner(_) | Command::DemoMiner(_));
     logging::start(cli.log.as_deref(), cli.log_json, long_running)?;
-    if let Command::Simulate(args) = &cli.command {
-        return simulate::run(args);
+    match &cli.command {
+        Command::Simulate(args) => return simulate::run(args),
+        Command::Policy(args) => return policy::run(args),
+        _ => {}
     }
     let config = || Config::read(cli.config.as_deref());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -97,6 +101,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Weights(args) => reports::weights(args, config()?).await,
             Command::Replay(args) => replay::run(args, config()?).await,
             Command::Simulate(args) => simulate::run(&args),
+            Command::Policy(args) => policy::run(&args),
             Command::DemoMiner(args) => demo::miner(args, config()?).await,
         }
     })

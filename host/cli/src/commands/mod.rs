@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod miner;
+pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod reports;
 pub(crate) mod simulate;

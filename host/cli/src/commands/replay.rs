@@ -8,6 +8,7 @@ use nineteen_domain::{PeriodId, TaskName};
 use nineteen_store::{Store, StoreError};
 use nineteen_validator::replay::{Question, Replay, replay};
 
+use crate::commands::policy;
 use crate::commands::validator::store_options;
 use crate::config::Config;
 use crate::error::Failure;
@@ -38,7 +39,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, config: Config) -> Result<(), Failure> {
     let question = Question {
-        policy: policy(&args)?,
+        policy: chosen(&args)?,
         task_weights: args.task_weights.iter().map(|w| weight(w)).collect::<Result<BTreeMap<_, _>, _>>()?,
         from: args.from.map(PeriodId),
         to: args.to.map(PeriodId),
@@ -57,18 +58,12 @@ pub(crate) async fn run(args: Args, config: Config) -> Result<(), Failure> {
     show(&args, &result?)
 }
 
-fn policy(args: &Args) -> Result<Option<Policy>, Failure> {
-    if let Some(file) = &args.policy_file {
-        let text = std::fs::read_to_string(file)
-            .map_err(|e| Failure::input(format!("{}: cannot be read: {e}", file.display())))?;
-        return toml::from_str(&text)
-            .map(Some)
-            .map_err(|e| Failure::input(format!("{}: {}", file.display(), e.to_string().trim_end())));
+fn chosen(args: &Args) -> Result<Option<Policy>, Failure> {
+    match (&args.policy_file, &args.policy) {
+        (Some(file), _) => policy::from_file(file).map(Some),
+        (None, Some(name)) => policy::named(name).map(Some),
+        (None, None) => Ok(None),
     }
-    let Some(name) = &args.policy else { return Ok(None) };
-    Policy::named(name).map(Some).ok_or_else(|| {
-        Failure::input(format!("--policy: '{name}' does not ship; use one of {}", Policy::NAMES.join(", ")))
-    })
 }
 
 fn weight(text: &str) -> Result<(TaskName, f64), Failure> {

@@ -1,5 +1,6 @@
 //! `nineteen simulate`.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use nineteen_domain::policy::Policy;
 use nineteen_simulate::{Options, What};
 
+use crate::commands::policy;
 use crate::error::Failure;
 use crate::print;
 
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     /// Policy; as often as needed. Default: `default`, and both for strategies and agreement.
     #[arg(long, value_name = "NAME")]
     policy: Vec<String>,
+    /// Policy from a TOML file; as often as needed. `nineteen policy` prints one to start from.
+    #[arg(long, value_name = "FILE")]
+    policy_file: Vec<PathBuf>,
     /// Miners of the subnet.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=4096))]
     miners: u32,
@@ -64,22 +69,21 @@ enum Study {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let names: Vec<&str> = match (args.policy.is_empty(), args.study) {
-        (false, _) => args.policy.iter().map(String::as_str).collect(),
-        (true, Study::Scale) => vec!["default"],
-        (true, _) => Policy::NAMES.to_vec(),
-    };
-    let policies = names
-        .iter()
-        .map(|name| {
-            Policy::named(name).ok_or_else(|| {
-                Failure::input(format!(
-                    "--policy: '{name}' does not ship; use one of {}",
-                    Policy::NAMES.join(", ")
-                ))
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut policies = args.policy.iter().map(|name| policy::named(name)).collect::<Result<Vec<_>, _>>()?;
+    for file in &args.policy_file {
+        policies.push(policy::from_file(file)?);
+    }
+    if policies.is_empty() {
+        let all: &[&str] = if args.study == Study::Scale { &["default"] } else { &Policy::NAMES };
+        policies = all.iter().map(|name| policy::named(name)).collect::<Result<_, _>>()?;
+    }
+    let mut names = BTreeSet::new();
+    if let Some(twice) = policies.iter().find(|p| !names.insert(&p.name)) {
+        return Err(Failure::input(format!(
+            "two policies are called '{}': change the name in a file",
+            twice.name
+        )));
+    }
     if !(args.days > 0.0 && args.days <= 365.0) {
         return Err(Failure::input("--days: use a number above 0, at most 365"));
     }

@@ -141,11 +141,11 @@ mod tests {
     #[test]
     fn a_shortfall_counts_steeply_less_and_95_percent_is_all() {
         let of = |d| degree(&rules(), d);
-        assert_eq!([of(1.0), of(0.95), of(0.475), of(0.0)], [1.0, 1.0, 0.0625, 0.0]);
-        assert!((of(0.9) - (0.9_f64 / 0.95).powi(4)).abs() < 1e-15);
+        assert_eq!([of(1.0), of(0.95), of(0.475), of(0.0)], [1.0, 1.0, 0.25, 0.0]);
+        assert!((of(0.9) - (0.9_f64 / 0.95).powi(2)).abs() < 1e-15);
         for senseless in [0.0, -1.0, 2.0, f64::NAN] {
             let rules = DefaultScoring { sustained_at: senseless, ..rules() };
-            assert_eq!([degree(&rules, 1.0), degree(&rules, 0.5)], [1.0, 0.0625]);
+            assert_eq!([degree(&rules, 1.0), degree(&rules, 0.5)], [1.0, 0.25]);
         }
     }
 
