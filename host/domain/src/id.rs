@@ -65,7 +65,7 @@ macro_rules! name {
         $(#[$doc])*
         ///
         /// Copies share one text: a name is part of every probe's id, of which there are millions.
-        #[derive(Debug, Clone, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
 
@@ -83,11 +83,6 @@ macro_rules! name {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
-            }
-        }
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
             }
         }
         impl PartialOrd for $name {
