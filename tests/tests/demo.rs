@@ -75,9 +75,13 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
                 assert!(t.get(field).is_some(), "{field} of {task}: {m:#}");
             }
         }
-        assert!(m["beside"].is_f64(), "what it earns under the other policy: {m:#}");
         assert!(m["weight_u16"].is_u64() && m["uid"].is_u64() && m["hotkey"].is_string(), "{m:#}");
     }
+    // What the same answers earn under the other policy stands beside.
+    let beside = &report["beside"];
+    assert_eq!(beside["policy"], "sn19-2025-01");
+    let replayed = beside["miners"].as_array().unwrap();
+    assert!(replayed.len() == 6 && beside["periods"][0]["cosine"].is_f64(), "{beside:#}");
     let honest = &miner(&report, "honest-fast")["tasks"]["chat-smollm2-135m"];
     assert!(honest["quality_mean"].as_f64().unwrap() > 0.99, "{honest:#}");
 
