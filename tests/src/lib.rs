@@ -4,6 +4,7 @@ mod books;
 pub mod moves;
 pub mod soak;
 mod stage;
+pub mod zoo;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

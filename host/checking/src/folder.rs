@@ -48,7 +48,22 @@ struct Manifest {
     normalise: bool,
     max_length: Option<usize>,
     dimension: Option<usize>,
+    source: Option<String>,
+    #[serde(default)]
+    recipe_version: u32,
     files: BTreeMap<String, FileEntry>,
+}
+
+impl Manifest {
+    /// Which model it is, on whatever machine it was made: its source with the digest, the recipe's version and the
+    /// precision. Where no source is named, its files.
+    fn identity(&self) -> Digest {
+        let made_of = match &self.source {
+            Some(source) => format!("{source} recipe {}", self.recipe_version),
+            None => self.files.iter().map(|(name, file)| format!("{name} {}\n", file.sha256)).collect(),
+        };
+        Digest::of(format!("{} {} {made_of}", self.kind, self.precision).as_bytes())
+    }
 }
 
 #[derive(Deserialize)]
@@ -56,6 +71,17 @@ struct Manifest {
 struct FileEntry {
     bytes: u64,
     sha256: String,
+}
+
+/// Which model a folder holds, the same on every machine, and the precision of its weights; reads `model.toml` alone.
+///
+/// # Errors
+/// [`CheckingError::ModelFile`] if it is missing or no manifest.
+pub fn identity(models: &Path, folder: &ModelName) -> Result<(Digest, String), CheckingError> {
+    let path = models.join(folder.as_str()).join("model.toml");
+    let manifest: Manifest =
+        toml::from_str(&read_text(&path)?).map_err(|e| wrong(&path, one_line(&e.to_string())))?;
+    Ok((manifest.identity(), manifest.precision))
 }
 
 #[derive(Default, Serialize, Deserialize, PartialEq)]

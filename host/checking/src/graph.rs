@@ -27,6 +27,18 @@ pub(crate) struct Past {
     pub(crate) len: usize,
 }
 
+/// New positions of several sequences.
+pub(crate) struct Step<'a> {
+    /// Of each sequence, all as long.
+    pub(crate) ids: &'a [&'a [u32]],
+    /// Positions at the beginning of each sequence, the past included, that are not its own.
+    pub(crate) padding: &'a [usize],
+}
+
+fn count(v: usize) -> i64 {
+    i64::try_from(v).unwrap_or(i64::MAX)
+}
+
 struct Cell {
     past: String,
     present: String,
@@ -98,13 +110,18 @@ impl Graph {
         CheckingError::Inference { model: self.model.clone(), why: one_line(&e.to_string()) }
     }
 
-    /// An empty past.
+    /// An empty past of one sequence.
     pub(crate) fn fresh(&self) -> Result<Past, CheckingError> {
+        self.fresh_batch(1)
+    }
+
+    /// An empty past of several.
+    pub(crate) fn fresh_batch(&self, batch: usize) -> Result<Past, CheckingError> {
         let values: ort::Result<Vec<DynValue>> = self
             .cells
             .iter()
             .map(|c| {
-                DynTensor::new(&Allocator::default(), c.ty, [1_i64, c.heads, 0, c.width])
+                DynTensor::new(&Allocator::default(), c.ty, [count(batch), c.heads, 0, c.width])
                     .map(ort::value::Value::into_dyn)
             })
             .collect();
@@ -131,19 +148,43 @@ impl Graph {
         vocabulary: usize,
         read: impl FnOnce(&[f32]) -> Result<R, CheckingError>,
     ) -> Result<R, CheckingError> {
+        let step = Step { ids: std::slice::from_ref(&ids), padding: &[0] };
+        self.step(session, &step, past, rows, vocabulary, read)
+    }
+
+    /// One pass over as many new positions of several sequences, which stand below each other and end together: shorter
+    /// ones have padding before them. `read` gets the logits of the last `rows` positions of the first, then of the second.
+    pub(crate) fn step<R>(
+        &self,
+        session: &mut Session,
+        step: &Step<'_>,
+        past: &mut Past,
+        rows: usize,
+        vocabulary: usize,
+        read: impl FnOnce(&[f32]) -> Result<R, CheckingError>,
+    ) -> Result<R, CheckingError> {
         let failed = |e: ort::Error| self.failed(&e);
-        let (n, all) = (ids.len(), past.len + ids.len());
-        let count = |v: usize| i64::try_from(v).unwrap_or(i64::MAX);
+        let (batch, n) = (step.ids.len(), step.ids.first().map_or(0, |ids| ids.len()));
+        let all = past.len + n;
         let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(self.cells.len() + 5);
-        let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-        inputs.push(("input_ids".into(), Tensor::from_array(([1, n], ids)).map_err(failed)?.into()));
-        let mask = vec![1_i64; all];
-        inputs.push(("attention_mask".into(), Tensor::from_array(([1, all], mask)).map_err(failed)?.into()));
+        let ids: Vec<i64> = step.ids.iter().flat_map(|ids| ids.iter().map(|id| i64::from(*id))).collect();
+        inputs.push(("input_ids".into(), Tensor::from_array(([batch, n], ids)).map_err(failed)?.into()));
+        let mask: Vec<i64> =
+            step.padding.iter().flat_map(|pad| (0..all).map(move |at| i64::from(at >= *pad))).collect();
+        inputs.push((
+            "attention_mask".into(),
+            Tensor::from_array(([batch, all], mask)).map_err(failed)?.into(),
+        ));
         if self.positions {
-            let positions: Vec<i64> = (count(past.len)..count(all)).collect();
+            let from = past.len;
+            let positions: Vec<i64> = step
+                .padding
+                .iter()
+                .flat_map(|pad| (from..all).map(move |at| count(at.saturating_sub(*pad))))
+                .collect();
             inputs.push((
                 "position_ids".into(),
-                Tensor::from_array(([1, n], positions)).map_err(failed)?.into(),
+                Tensor::from_array(([batch, n], positions)).map_err(failed)?.into(),
             ));
         }
         if let Some((name, rank)) = &self.keep {
@@ -164,14 +205,23 @@ impl Graph {
             let (shape, values) = logits.try_extract_tensor::<f32>().map_err(failed)?;
             let got: Vec<i64> = shape.iter().copied().collect();
             let given = if self.keep.is_some() { rows } else { n };
-            if got != [1, count(given), count(vocabulary)] {
+            if got != [count(batch), count(given), count(vocabulary)] {
                 return Err(self.unfit(format!(
-                    "its logits have the shape {got:?} where [1, {given}, {vocabulary}] was asked for; an export \
+                    "its logits have the shape {got:?} where [{batch}, {given}, {vocabulary}] was asked for; an export \
                      whose head keeps only the last row cannot be checked"
                 )));
             }
             let start = (given - rows.min(given)) * vocabulary;
-            read(values.get(start..).unwrap_or_default())
+            if batch == 1 {
+                read(values.get(start..).unwrap_or_default())
+            } else if given == rows {
+                read(values)
+            } else {
+                let of_each = values.chunks_exact(given * vocabulary);
+                let last: Vec<f32> =
+                    of_each.flat_map(|v| v.get(start..).unwrap_or_default()).copied().collect();
+                read(&last)
+            }
         };
         for (cell, value) in self.cells.iter().zip(&mut past.values) {
             *value = outputs

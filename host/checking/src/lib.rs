@@ -31,6 +31,7 @@ mod embedding;
 mod error;
 mod executors;
 mod folder;
+mod golden;
 mod graph;
 mod lane;
 mod philox;
@@ -45,11 +46,13 @@ pub use checker::request_number;
 pub use embedding::{Embedded, EmbeddingModel};
 pub use error::CheckingError;
 pub use executors::{ExecutorConfig, Executors, ModelConfig};
+pub use folder::identity;
+pub use golden::{answers_as_known, measured, quarantined};
 pub use philox::philox4x32_10;
 pub use runtime::{Provider, Runtime, RuntimeConfig};
 pub use sampler::Sampler;
 pub use template::Message;
 pub use text::{
-    Completion, Finish, GenerateEnd, GenerateRequest, GeneratedToken, Prompt, Rendered, Replay,
-    ReplayRequest, TextModel,
+    Completion, Finish, GenerateEnd, GenerateRequest, GeneratedToken, MOST_TOGETHER, Prompt, Rendered,
+    Replay, ReplayRequest, TextModel,
 };

@@ -24,9 +24,12 @@ use crate::template::{ChatTemplate, Message};
 
 mod generate;
 mod replay;
+mod together;
 
 /// The most bytes of text that are rendered or tokenised in one go; no context is filled by so much text.
 const MOST_BYTES: usize = 1 << 20;
+/// The most completions that are sampled in one batch.
+pub const MOST_TOGETHER: usize = 32;
 
 /// A chat as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +190,7 @@ pub(crate) enum Job {
         mpsc::Sender<GeneratedToken>,
         oneshot::Sender<Result<GenerateEnd, CheckingError>>,
     ),
+    Together(Vec<GenerateRequest>, oneshot::Sender<Result<Vec<Vec<GeneratedToken>>, CheckingError>>),
     Replay(ReplayRequest, oneshot::Sender<Result<Replay, CheckingError>>),
 }
 
@@ -275,6 +279,20 @@ impl TextModel {
     ) -> Result<GenerateEnd, CheckingError> {
         let (reply, answer) = oneshot::channel();
         self.lane.submit(Job::Generate(request, tokens, reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(self.shared.lost()))
+    }
+
+    /// Samples the tokens of up to [`MOST_TOGETHER`] completions in one batch: each pass reads the weights once for all of
+    /// them. Rounding differs from [`TextModel::generate`] as between batches anywhere. Stop strings are not served.
+    ///
+    /// # Errors
+    /// As [`TextModel::generate`]; [`CheckingError::BadParameters`] for more completions.
+    pub async fn generate_together(
+        &self,
+        requests: Vec<GenerateRequest>,
+    ) -> Result<Vec<Vec<GeneratedToken>>, CheckingError> {
+        let (reply, answer) = oneshot::channel();
+        self.lane.submit(Job::Together(requests, reply)).await?;
         answer.await.unwrap_or_else(|_| Err(self.shared.lost()))
     }
 
@@ -453,6 +471,17 @@ impl Worker {
                 // The tokens' channel ends before the answer comes, so that a reader can drain it first.
                 drop(tokens);
                 let _ = reply.send(end);
+            }
+            Job::Together(requests, reply) => {
+                if reply.is_closed() {
+                    return;
+                }
+                let made = if self.intake.stopping() {
+                    Err(CheckingError::Stopped)
+                } else {
+                    self.generate_together(&requests, || reply.is_closed())
+                };
+                let _ = reply.send(made);
             }
             Job::Replay(request, reply) => {
                 if reply.is_closed() {

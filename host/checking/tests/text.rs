@@ -71,6 +71,35 @@ async fn chats_render_to_the_references_text_and_ids() {
 }
 
 #[tokio::test]
+async fn completions_of_one_batch_are_those_that_each_would_have_been() {
+    let cases = cases();
+    let want = |case: &Case, sampler| GenerateRequest {
+        prompt: Prompt::Messages(case.messages.clone()),
+        max_tokens: 24,
+        sampler,
+        logprobs: true,
+        stop: Vec::new(),
+    };
+    // Prompts of different lengths, so that most are padded; both samplers in one batch.
+    let requests = cases.iter().map(|c| want(c, Sampler::Greedy)).chain([want(&cases[0], seeded(7))]);
+    let together = chat().generate_together(requests.collect()).await.unwrap();
+    assert_eq!(together.len(), cases.len() + 1);
+    for (case, made) in cases.iter().zip(&together) {
+        let ids: Vec<u32> = made.iter().map(|t| t.id).collect();
+        let n = ids.len().min(case.greedy.len());
+        assert!(n > 0 && ids[..n] == case.greedy[..n], "{ids:?} is not {:?}", case.greedy);
+        assert!(made.iter().all(|t| t.logprob.is_some_and(|l| l <= 0.0)));
+    }
+    let (alone, _) = generate(&chat(), cases[0].messages.clone(), 24, seeded(7)).await;
+    let seeded: Vec<u32> = together[cases.len()].iter().map(|t| t.id).collect();
+    assert_eq!(seeded, alone.iter().map(|t| t.id).collect::<Vec<_>>());
+
+    let many = vec![want(&cases[0], Sampler::Greedy); nineteen_checking::MOST_TOGETHER + 1];
+    assert_eq!(chat().generate_together(many).await.unwrap_err().code(), "checking.parameters");
+    assert!(chat().generate_together(Vec::new()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn greedy_tokens_and_their_text_are_the_references() {
     for case in cases() {
         let n = case.greedy.len();

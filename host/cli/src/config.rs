@@ -159,6 +159,8 @@ pub(crate) struct Validator {
     pub allow_private_miners: bool,
     /// Days that exchanges and evidence are kept.
     pub keep_exchanges_days: u64,
+    /// Seconds between two rounds in which the validator asks its own control miner every task; 0 runs none.
+    pub control_every_s: u64,
 }
 
 impl Default for Validator {
@@ -174,6 +176,7 @@ impl Default for Validator {
             max_backlog: 4_096,
             allow_private_miners: false,
             keep_exchanges_days: 7,
+            control_every_s: 900,
         }
     }
 }

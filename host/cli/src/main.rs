@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{demo, doctor, miner, policy, replay, reports, simulate, validator};
+use crate::commands::{demo, doctor, miner, policy, replay, reports, simulate, task, validator};
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -47,6 +47,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Show the tasks of the task set.
     Tasks(reports::JsonArgs),
+    /// Work on one task by itself: calibrate it.
+    Task(task::Args),
     /// Show every miner's scores in the last settled period.
     Scores(reports::JsonArgs),
     /// Show why a miner earns what it earns in a task.
@@ -95,6 +97,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Miner(args) => miner::run(args, config).await,
             Command::Demo(args) => demo::run(args, cli.config.is_some()).await,
             Command::Doctor(args) => doctor::run(args, config()?).await,
+            Command::Task(args) => task::run(args, config()?).await,
             Command::Tasks(args) => reports::tasks(args, config()?).await,
             Command::Scores(args) => reports::scores(args, config()?).await,
             Command::Explain(args) => reports::explain(args, config()?).await,

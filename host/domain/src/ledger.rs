@@ -235,6 +235,45 @@ pub struct QualitySample {
     pub reasons: Vec<(String, f64)>,
     /// Length of the period that the probe was asked in, in microseconds: ages are counted in periods.
     pub period_us: u64,
+    /// What it says against the miner, where the task has a calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<Box<Suspicion>>,
+}
+
+/// What one judged exchange says about a miner's honesty, and all of them so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// `Λ_k = ln q_k/q_0` of this exchange, by named suspect.
+    pub exchange: Vec<(String, f64)>,
+    /// The stream with it.
+    pub stream: Stream,
+}
+
+/// Evidence about one (miner, task), exchange after exchange: what a sequential test has to remember. Follows the
+/// hotkey. It is kept with the newest sample, so that neither can be on disk without the other.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Stream {
+    /// Exchanges so far.
+    pub exchanges: u64,
+    /// By named suspect, in the order in which they were first named.
+    pub suspects: Vec<Suspect>,
+    /// `ln` of the wealth that was bet on suspects taking turns; minus infinity before the first exchange.
+    pub mixed: f64,
+    /// When the evidence last was more than the policy's α allows, microseconds of the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accused_us: Option<u64>,
+    /// Of what, then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accused_of: Option<String>,
+}
+
+/// One suspect of a [`Stream`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Its name in the calibration, e.g. `int8`.
+    pub name: String,
+    /// `ln` of the wealth that was bet on it.
+    pub wealth: f64,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! **Architecture invariant:** this crate does no I/O, knows no clock and does not depend on tokio.
 //! What looks asynchronous ([`meet::Checker`]) is a boxed `std` future that somebody else drives.
 
+pub mod calibration;
 pub mod check;
 pub mod exchange;
 pub mod id;
@@ -16,6 +17,7 @@ pub mod seed;
 pub mod task;
 pub mod verdict;
 
+pub use calibration::Calibration;
 pub use check::{Answer, Check, Evidence};
 pub use exchange::{Chunk, Ending, Exchange, Phase, Request};
 pub use id::{Digest, Hotkey, IdError, ModelName, PeriodId, ProbeId, TaskName, Uid};

@@ -132,6 +132,30 @@ pub struct DefaultScoring {
     pub sharpness: f64,
     /// Rows, windows and samples are looked at this far back, in periods; above 0.
     pub horizon: f64,
+    /// What is made of evidence that a miner does not serve what it claims to.
+    #[serde(default)]
+    pub honesty: HonestyRules,
+}
+
+/// How evidence against a miner is weighed. Only tasks with a calibration have any.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HonestyRules {
+    /// Probability that an honest miner is ever accused, over all streams together; in (0, 1).
+    pub alpha: f64,
+    /// Streams (miners times tasks) that share `alpha`; at least 1.
+    pub streams: u32,
+    /// Belief before any evidence that a miner is a cheat, in [0, 1).
+    pub prior: f64,
+    /// How long an accused miner earns nothing in that task, in periods.
+    pub sentence: f64,
+}
+
+impl Default for HonestyRules {
+    fn default() -> Self {
+        // 256 miners on 16 tasks.
+        Self { alpha: 1e-3, streams: 4_096, prior: 0.02, sentence: 24.0 }
+    }
 }
 
 /// Parameters of Subnet 19's rules.
@@ -239,6 +263,7 @@ impl Policy {
                 shortfall_exponent: 2.0,
                 sharpness: 1.0,
                 horizon: 168.0,
+                honesty: HonestyRules::default(),
             }),
         }
     }

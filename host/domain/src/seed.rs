@@ -7,7 +7,7 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::id::ProbeId;
+use crate::id::{Digest, PeriodId, ProbeId};
 
 /// 32 bytes that decide one synthetic request. Given to `synthesize`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -24,6 +24,33 @@ impl Seed {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// 64 lower-case hex digits: for telling a seed that is no secret any more.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// What commits to this seed without telling it: the SHA-256 of its bytes.
+    #[must_use]
+    pub fn commitment(&self) -> Digest {
+        Digest::of(&self.0)
+    }
+
+    /// The place of a probe in the order that this seed gives to all probes, lowest first: the first eight bytes of
+    /// BLAKE3, keyed with the seed, of period (u64), slot (u32), the miner's 32 bytes and the task's name; numbers are
+    /// little-endian.
+    #[must_use]
+    pub fn rank(&self, probe: &ProbeId) -> u64 {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&probe.period.0.to_le_bytes());
+        hasher.update(&probe.slot.to_le_bytes());
+        hasher.update(probe.miner.as_bytes());
+        hasher.update(probe.task.as_str().as_bytes());
+        let mut first = [0; 8];
+        first.iter_mut().zip(hasher.finalize().as_bytes()).for_each(|(to, byte)| *to = *byte);
+        u64::from_le_bytes(first)
     }
 }
 
@@ -54,6 +81,12 @@ impl MasterSeed {
     #[must_use]
     pub fn probe(&self, probe: &ProbeId) -> Seed {
         self.derive("probe", &probe.key())
+    }
+
+    /// The seed by which answers of a period are chosen for the checkers: committed to at its start, told at its end.
+    #[must_use]
+    pub fn choice(&self, period: PeriodId) -> Seed {
+        self.derive("choice", &period.0.to_string())
     }
 
     /// A seed for any other purpose; `label` separates purposes, `about` separates uses within one.

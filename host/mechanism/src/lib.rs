@@ -10,6 +10,7 @@
 
 mod capacity;
 mod default;
+pub mod honesty;
 mod period;
 mod samples;
 mod settlement;

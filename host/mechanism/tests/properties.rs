@@ -15,7 +15,7 @@ use common::{
     AT, HOUR_US, NOW_US, any_inputs, default_rules, hostile, key, name, row, sample, tasks, unknown,
 };
 use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample, Tally, WindowKind, WindowResult};
-use nineteen_domain::policy::{DefaultScoring, Policy, Scoring};
+use nineteen_domain::policy::{DefaultScoring, HonestyRules, Policy, Scoring};
 use nineteen_domain::task::SpeedReference;
 use nineteen_domain::{Hotkey, PeriodId, TaskName, Uid};
 use nineteen_mechanism::{At, MinerTaskInput, Settlement, Standing, period_score, settle};
@@ -55,6 +55,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                     shortfall_exponent: b.5,
                     sharpness: c.0,
                     horizon: c.1,
+                    honesty: HonestyRules::default(),
                 };
             }
             policy
@@ -320,6 +321,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 shortfall_exponent: x[11],
                 sharpness: x[12],
                 horizon: x[13],
+                honesty: HonestyRules::default(),
             });
         }
         policy

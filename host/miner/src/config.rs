@@ -122,7 +122,40 @@ const fn max_tokens() -> u32 {
     4_096
 }
 
+impl TaskConfig {
+    /// One request at a time, announced as nothing: for a miner that nobody but its owner asks.
+    #[must_use]
+    pub const fn one_at_a_time(operation: Operation, model: ModelName) -> Self {
+        Self {
+            operation,
+            model,
+            capacity_per_hour: 0.0,
+            concurrency: 1,
+            queue: 16,
+            queue_ms: 60_000,
+            requests_per_minute: None,
+            units_per_minute: None,
+            burst_s: 60,
+            pace_tokens_per_s: None,
+            max_tokens: 4_096,
+        }
+    }
+}
+
 impl MinerConfig {
+    /// A miner of these tasks with the defaults of everything else.
+    #[must_use]
+    pub const fn serving(listen: SocketAddr, tasks: BTreeMap<TaskName, TaskConfig>) -> Self {
+        Self {
+            listen,
+            allowed_validators: None,
+            max_connections: connections(),
+            max_body_bytes: body_bytes(),
+            access_log: None,
+            tasks,
+        }
+    }
+
     /// Reads a TOML text; every key is known or an error.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 //! The checkers can do less than the miners answer, so answers wait, by (task, miner). Each of these lines has a
 //! clock of its own that a judgement moves on by one over the line's weight, and the line that is furthest behind
 //! goes first: checks are shared in proportion to the weights, nobody starves, and a line that was empty does not
-//! save up. Where too many wait, the newest of whoever has most waiting is let go.
+//! save up. Within a line the order is that of a secret seed which is chosen before the period and told after it, so a
+//! miner can neither foresee which of its answers are looked at nor could we pick them: others can work the order out
+//! again. Where too many wait, the last in that order of whoever has most waiting is let go.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use nineteen_domain::{Hotkey, ProbeId, TaskName};
 
@@ -20,7 +22,8 @@ const STEP: f64 = 1_000.0;
 
 #[derive(Debug, Default)]
 struct Line {
-    waiting: VecDeque<ProbeId>,
+    /// By their places in the period's secret order.
+    waiting: BTreeSet<(u64, ProbeId)>,
     /// Its clock.
     at: u64,
 }
@@ -67,29 +70,25 @@ impl CheckQueue {
             .collect();
     }
 
-    /// Takes an answer in; returns the one that is let go for it.
-    pub(crate) fn add(&mut self, probe: ProbeId) -> Option<ProbeId> {
+    /// Takes an answer in at its place in the secret order; returns the one that is let go for it.
+    pub(crate) fn add(&mut self, rank: u64, probe: ProbeId) -> Option<ProbeId> {
         let key = (probe.task.clone(), probe.miner);
         self.lines.entry(key.clone()).or_default();
         if self.backlog >= self.max_backlog {
-            // The newest of the longest line goes, which may be this one itself.
+            // The last of the longest line goes, which may be this one itself.
             let longest = self.lengths.last().cloned();
             let waiting = self.lines.get(&key).map_or(0, |l| l.waiting.len());
             self.dropped += 1;
-            return match longest.filter(|(n, _)| *n > waiting) {
-                None => Some(probe),
-                Some((_, longest)) => {
-                    let gone = self.change(&longest, |waiting| waiting.pop_back());
-                    self.change(&key, |waiting| {
-                        waiting.push_back(probe);
-                        None
-                    });
-                    gone
-                }
-            };
+            let longest =
+                longest.filter(|(n, _)| *n > waiting).map_or_else(|| key.clone(), |(_, longest)| longest);
+            self.change(&key, |waiting| {
+                waiting.insert((rank, probe));
+                None
+            });
+            return self.change(&longest, BTreeSet::pop_last);
         }
         self.change(&key, |waiting| {
-            waiting.push_back(probe);
+            waiting.insert((rank, probe));
             None
         });
         self.backlog += 1;
@@ -100,7 +99,7 @@ impl CheckQueue {
     fn change(
         &mut self,
         key: &Key,
-        change: impl FnOnce(&mut VecDeque<ProbeId>) -> Option<ProbeId>,
+        change: impl FnOnce(&mut BTreeSet<(u64, ProbeId)>) -> Option<(u64, ProbeId)>,
     ) -> Option<ProbeId> {
         let now = self.now;
         let line = self.lines.get_mut(key)?;
@@ -120,7 +119,7 @@ impl CheckQueue {
                 self.turns.insert((at, key.clone()));
             }
         }
-        out
+        out.map(|(_, probe)| probe)
     }
 
     /// The next answer to be judged, if a checker is free; it is being judged from now on.
@@ -129,7 +128,7 @@ impl CheckQueue {
             return None;
         }
         let (at, key) = self.turns.first().cloned()?;
-        let probe = self.change(&key, VecDeque::pop_front)?;
+        let probe = self.change(&key, BTreeSet::pop_first)?;
         self.now = self.now.max(at);
         let weight = FLOOR + self.weights.get(&key).copied().unwrap_or(0.0);
         #[expect(
@@ -184,6 +183,11 @@ mod tests {
         }
     }
 
+    /// The slots' own order is the secret one here.
+    fn add(q: &mut CheckQueue, probe: ProbeId) -> Option<ProbeId> {
+        q.add(probe.slot.into(), probe)
+    }
+
     /// Judges so many and says how many of them were whose.
     fn judged(q: &mut CheckQueue, n: usize) -> BTreeMap<u8, usize> {
         let mut of = BTreeMap::new();
@@ -199,10 +203,10 @@ mod tests {
     fn who_answers_most_is_not_checked_most() {
         let mut q = CheckQueue::new(1, 10_000);
         for slot in 0..1_000 {
-            assert_eq!(q.add(probe(1, slot)), None);
+            assert_eq!(add(&mut q, probe(1, slot)), None);
         }
         for slot in 0..10 {
-            q.add(probe(2, slot));
+            add(&mut q, probe(2, slot));
         }
         assert_eq!(judged(&mut q, 20), BTreeMap::from([(1, 10), (2, 10)]));
     }
@@ -217,7 +221,7 @@ mod tests {
             (task, Hotkey::from_bytes([4; 32]), f64::NAN),
         ]);
         for slot in 0..500 {
-            (1..=4).for_each(|m| drop(q.add(probe(m, slot))));
+            (1..=4).for_each(|m| drop(add(&mut q, probe(m, slot))));
         }
         // Weights .6, .3, .02 and .02.
         let of = judged(&mut q, 470);
@@ -228,9 +232,9 @@ mod tests {
     #[test]
     fn an_empty_line_saves_nothing_up() {
         let mut q = CheckQueue::new(1, 10_000);
-        (0..200).for_each(|slot| drop(q.add(probe(1, slot))));
+        (0..200).for_each(|slot| drop(add(&mut q, probe(1, slot))));
         judged(&mut q, 100);
-        (0..100).for_each(|slot| drop(q.add(probe(2, slot))));
+        (0..100).for_each(|slot| drop(add(&mut q, probe(2, slot))));
         let of = judged(&mut q, 100);
         assert!(of[&1].abs_diff(50) <= 1, "{of:?}");
     }
@@ -238,12 +242,12 @@ mod tests {
     #[test]
     fn the_backlog_is_bounded_at_the_cost_of_whoever_fills_it() {
         let mut q = CheckQueue::new(1, 50);
-        (0..49).for_each(|slot| assert_eq!(q.add(probe(1, slot)), None));
-        assert_eq!(q.add(probe(2, 0)), None);
-        assert_eq!(q.add(probe(2, 1)), Some(probe(1, 48)));
+        (0..49).for_each(|slot| assert_eq!(add(&mut q, probe(1, slot)), None));
+        assert_eq!(add(&mut q, probe(2, 0)), None);
+        assert_eq!(add(&mut q, probe(2, 1)), Some(probe(1, 48)));
         assert_eq!((q.backlog(), q.dropped()), (50, 1));
         // Whoever has the longest line itself gains nothing by answering more.
-        assert_eq!(q.add(probe(1, 49)), Some(probe(1, 49)));
+        assert_eq!(add(&mut q, probe(1, 49)), Some(probe(1, 49)));
         assert_eq!((q.backlog(), q.dropped()), (50, 2));
         assert_eq!(judged(&mut q, 99).values().sum::<usize>(), 50);
         assert_eq!(q.backlog(), 0);
@@ -253,7 +257,7 @@ mod tests {
     fn the_longest_line_is_known_whatever_comes_and_goes() {
         let mut q = CheckQueue::new(1, 20);
         for i in 0..500_u32 {
-            q.add(probe((i * i % 7) as u8, i));
+            add(&mut q, probe((i * i % 7) as u8, i));
             if i % 3 == 0
                 && let Some(p) = q.take()
             {
@@ -268,11 +272,23 @@ mod tests {
     #[test]
     fn no_more_are_judged_at_once_than_there_are_checkers() {
         let mut q = CheckQueue::new(2, 50);
-        (0..5).for_each(|slot| drop(q.add(probe(1, slot))));
+        (0..5).for_each(|slot| drop(add(&mut q, probe(1, slot))));
         let first = q.take().unwrap();
         assert!(q.take().is_some());
         assert_eq!(q.take(), None);
         q.done(&first);
         assert!(q.take().is_some());
+    }
+
+    #[test]
+    fn the_secret_order_decides_who_is_looked_at_and_not_when_it_came() {
+        let mut q = CheckQueue::new(1, 3);
+        for rank in [5, 1, 9, 7] {
+            let gone = add(&mut q, probe(1, rank));
+            assert_eq!(gone, (rank == 7).then(|| probe(1, 9)));
+        }
+        let slots: Vec<u32> =
+            std::iter::from_fn(|| q.take().inspect(|p| q.done(p)).map(|p| p.slot)).collect();
+        assert_eq!(slots, [1, 5, 7]);
     }
 }

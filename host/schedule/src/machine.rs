@@ -134,6 +134,7 @@ impl Schedule {
         Status {
             running: running.map(|p| p.plan.period),
             ends_us: running.map(|p| p.plan.ended_us),
+            choice: running.and_then(|p| p.plan.choice),
             settling: self.periods.values().filter(|p| p.closed).map(|p| p.plan.period).collect(),
             announcing: self.announcing.as_ref().map(|a| a.period),
             in_flight: self.queue.in_flight(),
@@ -206,7 +207,8 @@ impl Schedule {
 
     /// Puts an answer into the line for the checkers.
     fn check(&mut self, probe: ProbeId, effects: &mut Vec<Effect>) {
-        if let Some(gone) = self.checks.add(probe) {
+        let rank = self.seed.choice(probe.period).rank(&probe);
+        if let Some(gone) = self.checks.add(rank, probe) {
             if let Some(period) = self.periods.get_mut(&gone.period) {
                 period.judged(&gone);
             }
@@ -416,7 +418,8 @@ impl Schedule {
             && oldest.get().may_settle()
         {
             oldest.get_mut().settling = true;
-            let outcome = oldest.get().outcome();
+            let mut outcome = oldest.get().outcome();
+            outcome.choice = Some(self.seed.choice(outcome.period).hex());
             self.unsettled_rows.clone_from(&outcome.rows);
             effects.push(Effect::Settle(outcome));
         }

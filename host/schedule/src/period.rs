@@ -301,6 +301,7 @@ impl Period {
             skipped: self.skipped,
             unjudged: self.given_up,
             beacons: self.beacons.iter().filter(|(_, stored)| **stored).map(|(w, _)| w.clone()).collect(),
+            choice: None,
         }
     }
 }

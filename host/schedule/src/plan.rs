@@ -113,6 +113,7 @@ pub(crate) fn make(
         started_us,
         ended_us: started_us.saturating_add(config.period_us),
         policy: config.policy.name.clone(),
+        choice: Some(seed.choice(period).commitment()),
         entries,
     }
 }

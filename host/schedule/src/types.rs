@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nineteen_domain::ledger::{PeriodRow, ProbeClass};
 use nineteen_domain::policy::Policy;
-use nineteen_domain::{Hotkey, PeriodId, ProbeId, TaskName, Uid};
+use nineteen_domain::{Digest, Hotkey, PeriodId, ProbeId, TaskName, Uid};
 use serde::{Deserialize, Serialize};
 
 /// What the machine is set up with. Times are microseconds.
@@ -277,6 +277,10 @@ pub struct PeriodPlan {
     pub ended_us: u64,
     /// Name of the policy that it was made with.
     pub policy: String,
+    /// What commits to the order in which answers are chosen for the checkers, from before the period begins: the SHA-256
+    /// of the seed that [`PeriodOutcome::choice`] tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Digest>,
     /// One per miner and task, ascending by (task, miner); also for those that get no probe.
     pub entries: Vec<PlanEntry>,
 }
@@ -381,6 +385,12 @@ pub struct PeriodOutcome {
     /// Windows that the beacon started, ascending by task and index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beacons: Vec<StartedWindow>,
+    /// The seed of the order in which answers were chosen for the checkers, 64 hex digits: [`Seed::rank`] gives every
+    /// probe its place.
+    ///
+    /// [`Seed::rank`]: nineteen_domain::Seed::rank
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<String>,
 }
 
 /// Where the machine stands, for people and dashboards.
@@ -390,6 +400,9 @@ pub struct Status {
     pub running: Option<PeriodId>,
     /// Its end, microseconds of the Unix epoch.
     pub ends_us: Option<u64>,
+    /// What commits to the order in which its answers are chosen for the checkers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Digest>,
     /// Periods that are over and not yet settled.
     pub settling: Vec<PeriodId>,
     /// The period that miners are being asked about.

@@ -165,6 +165,7 @@ fn history(n: u16, t: u16) -> MinerTaskInput {
                 at_us: START_US - i * PERIOD_US / 3,
                 reasons: Vec::new(),
                 period_us: PERIOD_US,
+                suspicion: None,
             })
             .collect(),
         other_samples: Vec::new(),

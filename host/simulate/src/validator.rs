@@ -206,5 +206,6 @@ fn sample(probe: &ProbeId, answer: Answer, now_us: u64, period_us: u64) -> Quali
         at_us: now_us,
         reasons: Vec::new(),
         period_us,
+        suspicion: None,
     }
 }

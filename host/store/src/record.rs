@@ -159,7 +159,9 @@ pub(crate) fn from_cbor<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T>
 #[cfg(test)]
 pub(crate) mod tests {
     use bytes::Bytes;
-    use nineteen_domain::ledger::{Failure, Judgement, OursFault, Tally, WindowKind, WindowResult};
+    use nineteen_domain::ledger::{
+        Failure, Judgement, OursFault, Stream, Suspect, Suspicion, Tally, WindowKind, WindowResult,
+    };
     use nineteen_domain::{Answer, Chunk, Ending, Hotkey, Phase, TaskName};
     use proptest::prelude::*;
 
@@ -222,6 +224,16 @@ pub(crate) mod tests {
                 at_us: 77,
                 reasons: vec![("margin".into(), f64::INFINITY), ("x".into(), 1e-300)],
                 period_us: 60,
+                suspicion: Some(Box::new(Suspicion {
+                    exchange: vec![("int8".into(), -0.1)],
+                    stream: Stream {
+                        exchanges: 2,
+                        suspects: vec![Suspect { name: "int8".into(), wealth: -1.5 }],
+                        mixed: f64::NEG_INFINITY,
+                        accused_us: Some(9),
+                        accused_of: None,
+                    },
+                })),
             }),
             Record::Row(PeriodRow {
                 period: PeriodId(3),

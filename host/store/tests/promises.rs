@@ -31,6 +31,7 @@ fn sample(slot: u32, at_us: u64) -> QualitySample {
         at_us,
         reasons: vec![],
         period_us: 60_000_000,
+        suspicion: None,
     }
 }
 

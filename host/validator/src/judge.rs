@@ -4,25 +4,59 @@ use std::sync::Arc;
 
 use nineteen_domain::ledger::{Judgement, QualitySample};
 use nineteen_domain::meet::{Checker, Clock};
-use nineteen_domain::{Exchange, Outcome, ProbeId, Request};
+use nineteen_domain::policy::Policy;
+use nineteen_domain::{Digest, Exchange, Outcome, ProbeId, Request};
 use nineteen_sandbox::Judged;
 use nineteen_store::{Record, Store};
 
 use crate::control::Controls;
 use crate::error::ValidatorError;
+use crate::fingerprints::{Fingerprints, Seen};
 use crate::registry::Tasks;
+use crate::streams::Streams;
 
-/// What judging needs; shared by all judges.
-pub(crate) struct Bench {
-    pub(crate) tasks: Arc<Tasks>,
-    pub(crate) checker: Arc<dyn Checker>,
-    pub(crate) store: Store,
-    pub(crate) clock: Arc<dyn Clock>,
+/// Judges exchanges and books what it finds.
+pub struct Judge {
+    tasks: Arc<Tasks>,
+    checker: Arc<dyn Checker>,
+    store: Store,
+    clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<Controls>,
-    pub(crate) period_us: u64,
+    streams: Streams,
+    fingerprints: Fingerprints,
+    period_us: u64,
 }
 
-impl Bench {
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judge").field("tasks", &self.tasks.by_name.len()).finish_non_exhaustive()
+    }
+}
+
+impl Judge {
+    /// A judge of these tasks; evidence is weighed as `policy` says. `period_us` is the length of a period.
+    #[must_use]
+    pub fn new(
+        tasks: Arc<Tasks>,
+        checker: Arc<dyn Checker>,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        policy: &Policy,
+        period_us: u64,
+    ) -> Self {
+        let streams = Streams::new(store.clone(), policy);
+        Self {
+            tasks,
+            checker,
+            store,
+            clock,
+            controls: Arc::default(),
+            streams,
+            fingerprints: Fingerprints::default(),
+            period_us,
+        }
+    }
+
     /// Judges the stored exchange of a probe and records evidence and sample. Returns when both are on disk.
     pub(crate) async fn judge(&self, probe: ProbeId) -> Result<(), ValidatorError> {
         let store = self.store.clone();
@@ -34,20 +68,32 @@ impl Bench {
             tracing::warn!(%probe, "the exchange is gone before it was judged");
             return Ok(());
         };
-        self.judge_bytes(probe, request, exchange).await.map(|_| ())
+        self.exchange(probe, request, exchange).await.map(|_| ())
     }
 
-    async fn judge_bytes(
+    /// Runs the plugin's rounds on an exchange and books evidence and sample. Returns when both are on disk.
+    ///
+    /// # Errors
+    /// When nothing can be kept any more; what goes wrong with the exchange is in the sample.
+    pub async fn exchange(
         &self,
         probe: ProbeId,
         request: Request,
         exchange: Exchange,
     ) -> Result<QualitySample, ValidatorError> {
-        let sample = match self.tasks.by_name.get(&probe.task) {
+        let (sample, suspicions) = match self.tasks.by_name.get(&probe.task) {
             Some(task) => {
                 let plugin = &task.plugin;
                 let judged = plugin.judge(request.clone(), exchange.clone(), Arc::clone(&self.checker)).await;
-                let sample = self.sample(&probe, &exchange, plugin, &judged).await;
+                let mut sample = self.sample(&probe, &exchange, plugin, &judged).await;
+                if let Ok(Outcome::Scored(verdict)) = &judged.result {
+                    let asked = Digest::of(&request.body);
+                    match self.fingerprints.see(&probe.task, &verdict.fingerprints, asked, probe.miner) {
+                        Some(Seen::Replayed) => sample.reasons.push(("answer.replayed".into(), 1.0)),
+                        Some(Seen::Copied) => sample.reasons.push(("answer.copied".into(), 1.0)),
+                        None => {}
+                    }
+                }
                 if matches!(judged.result, Ok(Outcome::Scored(_))) {
                     self.controls.remember(&probe.task, &request, &exchange, &judged.transcript);
                 }
@@ -56,14 +102,18 @@ impl Bench {
                         Record::EvidenceBody { probe: probe.clone(), transcript: judged.transcript };
                     self.store.append(evidence).await?;
                 }
-                sample
+                let suspicions = match judged.result {
+                    Ok(Outcome::Scored(verdict)) => verdict.suspicions,
+                    _ => Vec::new(),
+                };
+                (sample, suspicions)
             }
             None => {
-                self.blank(&probe, &exchange, Judgement::Inconclusive("the task is no longer live".into()))
+                let gone = Judgement::Inconclusive("the task is no longer live".into());
+                (self.blank(&probe, &exchange, gone), Vec::new())
             }
         };
-        self.store.append(Record::Sample(sample.clone())).await?;
-        Ok(sample)
+        self.streams.book(sample, suspicions).await
     }
 
     async fn sample(
@@ -111,12 +161,60 @@ impl Bench {
             at_us: self.clock.now_us(),
             reasons: Vec::new(),
             period_us: self.period_us,
+            suspicion: None,
         }
     }
 }
 
-/// Arrival of the first chunk that holds a verified unit.
+/// When the first verified unit came, or when an even delivery of all of them would have had to begin, whichever is
+/// later: `2·mean − last` of the units' arrivals. For an even stream the two are the same; a miner that sends one token at
+/// once and the rest in a burst at the end is as late as its burst.
+#[expect(clippy::cast_precision_loss, reason = "times in microseconds are below 2^53 for 285 years")]
 fn first_unit(exchange: &Exchange, units_by_chunk: &[u64]) -> Option<u64> {
-    let index = units_by_chunk.iter().position(|u| *u > 0)?;
-    exchange.chunks.get(index).map(|c| c.at_us)
+    let arrivals = exchange.chunks.iter().zip(units_by_chunk).filter(|(_, units)| **units > 0);
+    let arrivals: Vec<(u64, u64)> = arrivals.map(|(chunk, units)| (chunk.at_us, *units)).collect();
+    let (first, last) = (arrivals.first()?.0, arrivals.last()?.0);
+    let units: f64 = arrivals.iter().map(|(_, n)| *n as f64).sum();
+    let sum: f64 = arrivals.iter().map(|(at, n)| *at as f64 * *n as f64).sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and a cast of what is too large saturates"
+    )]
+    let twice_mean = (2.0 * sum / units) as u64;
+    Some(first.max(twice_mean.saturating_sub(last)))
+}
+
+#[cfg(test)]
+mod tests {
+    use nineteen_domain::{Chunk, Ending};
+
+    use super::*;
+
+    fn begins(arrivals: &[(u64, u64)]) -> Option<u64> {
+        let chunks =
+            arrivals.iter().map(|(at_us, _)| Chunk { at_us: *at_us, data: Default::default() }).collect();
+        let exchange =
+            Exchange { status: 200, headers: vec![], chunks, ended_us: 9_999, ending: Ending::Complete };
+        first_unit(&exchange, &arrivals.iter().map(|(_, units)| *units).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_even_stream_begins_with_its_first_unit() {
+        let even: Vec<(u64, u64)> = (1..=20).map(|n| (n * 100, 1)).collect();
+        assert_eq!(begins(&even), Some(100));
+        // Twos in every second chunk are as even.
+        let bundled: Vec<(u64, u64)> = (1..=10).map(|n| (n * 200, 2)).collect();
+        assert_eq!(begins(&bundled), Some(200));
+        assert_eq!(begins(&[(500, 7)]), Some(500));
+        assert_eq!(begins(&[(500, 0)]), None);
+        assert_eq!(begins(&[]), None);
+    }
+
+    #[test]
+    fn a_token_at_once_and_a_burst_at_the_end_begins_with_the_burst() {
+        let begun = begins(&[(10, 1), (2_000, 19)]).unwrap();
+        assert!((1_800..=2_000).contains(&begun), "{begun}");
+        assert_eq!(begins(&[(u64::MAX, u64::MAX), (u64::MAX, u64::MAX)]), Some(u64::MAX));
+    }
 }

@@ -7,8 +7,10 @@
 //! probe is on disk before it leaves, its end before it counts) and 6 (`registry`: one immutable snapshot).
 
 mod control;
+mod control_miner;
 mod error;
 mod facts;
+mod fingerprints;
 mod judge;
 pub mod registry;
 pub mod replay;
@@ -17,8 +19,11 @@ mod resume;
 mod run;
 mod sender;
 mod settle;
+mod streams;
 
+pub use control_miner::{ControlMiner, ControlScore, control_key, control_scores};
 pub use error::ValidatorError;
 pub use facts::TaskFacts;
+pub use judge::Judge;
 pub use run::{Live, Parts, Settings, SystemClock, Validator};
 pub use settle::SettledPeriod;

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nineteen_domain::task::{Manifest, TaskSet};
-use nineteen_domain::{Digest, MasterSeed, TaskName};
+use nineteen_domain::{Calibration, Digest, MasterSeed, ModelName, TaskName, calibration};
 use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox};
 
 use crate::error::ValidatorError;
 
 /// Requests synthesised at load to learn how much work one asks for.
 const SAMPLE_REQUESTS: u32 = 32;
+/// A calibration has some ten kilobytes.
+const MOST_CALIBRATION_BYTES: u64 = 4 << 20;
 
 /// One live task.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct LiveTask {
     pub plugin: Arc<Plugin>,
     /// Mean units that one synthetic request asks for; at least 1.
     pub expected_units: u64,
+    /// What its plugin judges honesty by; without one nobody is accused.
+    pub calibration: Option<Calibration>,
 }
 
 /// All live tasks, by name.
@@ -141,8 +145,87 @@ pub async fn load(
     Ok(Tasks { set, by_name })
 }
 
+/// Loads the plugin of one task by its folder, without a calibration that may be beside it: for making one anew.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_uncalibrated(
+    folder: &Path,
+    components: &Path,
+    sandbox: &Sandbox,
+    secret: &MasterSeed,
+) -> Result<LiveTask, ValidatorError> {
+    let file = folder.join("task.toml");
+    let manifest: Manifest = read_toml(&file)?;
+    check_manifest(&file, &manifest)?;
+    let declared = Declared { file, manifest, weight: 1.0 };
+    load_plugin(declared, None, components, &read_lock(components)?, sandbox, secret).await
+}
+
+/// The calibration beside a manifest, as bytes for the plugin and as we read it.
+fn read_calibration(
+    manifest_file: &Path,
+    m: &Manifest,
+) -> Result<Option<(Vec<u8>, Calibration)>, ValidatorError> {
+    let file = manifest_file.with_file_name(calibration::FILE);
+    let again = format!("; remove the file, or make it anew: nineteen task calibrate {}", m.name);
+    let refuse = |why: String| ValidatorError::File { file: file.clone(), why: why + &again };
+    let bytes = match std::fs::metadata(&file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Ok(meta) if meta.len() > MOST_CALIBRATION_BYTES => {
+            return Err(refuse(format!("{} bytes are no calibration", meta.len())));
+        }
+        _ => std::fs::read(&file).map_err(|e| refuse(format!("cannot be read: {e}")))?,
+    };
+    let read = Calibration::read(&bytes).map_err(&refuse)?;
+    if read.task != m.name {
+        return Err(refuse(format!("task: it is of '{}', not of '{}'", read.task, m.name)));
+    }
+    if !m.grants.values().flatten().any(|granted| *granted == read.model.name) {
+        return Err(refuse(format!("model.name: '{}' is not granted to this task", read.model.name)));
+    }
+    Ok(Some((bytes, read)))
+}
+
+/// Refuses tasks whose calibration is of another model than the one that is served.
+///
+/// # Errors
+/// [`ValidatorError::Load`] with the way out. `identity` says what a served model is made from.
+pub fn hold_calibrations<E: std::fmt::Display>(
+    tasks: &Tasks,
+    identity: impl Fn(&ModelName) -> Result<Digest, E>,
+) -> Result<(), ValidatorError> {
+    for (name, task) in &tasks.by_name {
+        let Some(c) = &task.calibration else { continue };
+        let refuse = |why: String| ValidatorError::Load { task: name.clone(), why };
+        let served = identity(&c.model.name).map_err(|e| refuse(e.to_string()))?;
+        if served != c.model.identity {
+            return Err(refuse(format!(
+                "{}: model.identity: it was made with another '{}' ({}) than the one that is served ({served}); \
+                 make it anew: nineteen task calibrate {name}",
+                calibration::FILE,
+                c.model.name,
+                c.model.identity
+            )));
+        }
+    }
+    Ok(())
+}
+
 async fn load_one(
     d: Declared,
+    components: &Path,
+    lock: &BTreeMap<String, Digest>,
+    sandbox: &Sandbox,
+    secret: &MasterSeed,
+) -> Result<LiveTask, ValidatorError> {
+    let calibration = read_calibration(&d.file, &d.manifest)?;
+    load_plugin(d, calibration, components, lock, sandbox, secret).await
+}
+
+async fn load_plugin(
+    d: Declared,
+    calibration: Option<(Vec<u8>, Calibration)>,
     components: &Path,
     lock: &BTreeMap<String, Digest>,
     sandbox: &Sandbox,
@@ -162,14 +245,16 @@ async fn load_one(
         });
     }
     let source = ComponentSource::Path(path);
-    let assets = Assets::none();
+    let (bytes, calibration) = calibration.unzip();
+    let shipped = bytes.map(|bytes| (calibration::FILE.to_owned(), bytes.into()));
+    let assets = Assets::new(shipped.into_iter().collect());
     let plugin = sandbox
         .load(source, expected, &manifest, assets)
         .await
         .map_err(|e| ValidatorError::Load { task: manifest.name.clone(), why: e.to_string() })?;
     let expected_units = expected_units(&plugin, secret, &manifest.name).await?;
     tracing::info!(task = %manifest.name, digest = %plugin.digest(), wit = %plugin.wit_version(), expected_units, "task is live");
-    Ok(LiveTask { manifest, weight, plugin, expected_units })
+    Ok(LiveTask { manifest, weight, plugin, expected_units, calibration })
 }
 
 /// Mean over a few synthetic requests that are sent to nobody.
@@ -210,6 +295,7 @@ fn read_lock(components: &Path) -> Result<BTreeMap<String, Digest>, ValidatorErr
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test that fails is meant to panic")]
 mod tests {
     use super::*;
 
@@ -247,6 +333,40 @@ mod tests {
     fn an_unknown_key_names_its_line() {
         let e = set(&format!("{HEAD}pollicy = 1\n"));
         assert!(e.contains("line 4") && e.contains("pollicy"), "{e}");
+    }
+
+    #[test]
+    fn calibrations_of_this_repository_are_of_their_tasks_and_broken_ones_are_named() {
+        let set = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks/taskset.toml");
+        let (_, declared) = read_set(&set).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("task.toml");
+        for d in &declared {
+            let (bytes, read) = read_calibration(&d.file, &d.manifest).unwrap().expect("it ships with one");
+            assert!(read.golden.is_some() && read.classes.values().all(|c| !c.suspects.is_empty()));
+            assert!(read_calibration(&here, &d.manifest).unwrap().is_none());
+            let refused = |text: &str| {
+                std::fs::write(dir.path().join(calibration::FILE), text).unwrap();
+                let words = read_calibration(&here, &d.manifest).unwrap_err().to_string();
+                std::fs::remove_file(dir.path().join(calibration::FILE)).unwrap();
+                assert!(
+                    words.contains(calibration::FILE) && words.contains("nineteen task calibrate"),
+                    "{words}"
+                );
+                words
+            };
+            let good = String::from_utf8(bytes).unwrap();
+            assert!(refused("{").contains("EOF"));
+            assert!(refused(&good.replace("\"version\": 1", "\"version\": 2")).contains("version: 2"));
+            assert!(
+                refused(&good.replace(d.manifest.name.as_str(), "other")).contains("task: it is of 'other'")
+            );
+            assert!(refused(&good.replace(read.model.name.as_str(), "other")).contains("model.name"));
+            assert!(
+                refused(&good.replace("\"design_effect\": ", "\"design_effect\": -"))
+                    .contains("design_effect")
+            );
+        }
     }
 
     #[test]

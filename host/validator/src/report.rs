@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::{Explanation, ProbeStory};
 
+use crate::control_miner::{ControlScore, control_scores};
 use crate::registry::{Declared, Tasks};
 use crate::run::Live;
 use crate::settle::SettledPeriod;
@@ -176,6 +177,9 @@ pub struct ValidatorStatus {
     pub settled: Option<PeriodId>,
     /// Weights that the chain took, in all that are kept.
     pub weights_taken: usize,
+    /// How our own miner fared, by task: its accusations are false ones.
+    #[serde(default)]
+    pub control: BTreeMap<TaskName, ControlScore>,
     /// Records in the store, by kind.
     pub store: serde_json::Value,
 }
@@ -209,6 +213,7 @@ impl Reports {
             schedule: self.live.as_ref().map(|l| l.status()),
             settled: self.store.latest_settlement()?.map(|(p, _)| p),
             weights_taken: self.store.weights(1_000)?.iter().filter(|w| w.refused.is_none()).count(),
+            control: control_scores(&self.store, self.tasks.iter().map(|t| &t.name))?,
             store: serde_json::to_value(self.store.counts()?).unwrap_or_default(),
         })
     }

@@ -18,10 +18,9 @@ use nineteen_wire::client::{Client, Target};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Controls;
 use crate::error::ValidatorError;
 use crate::facts;
-use crate::judge::Bench;
+use crate::judge::Judge;
 use crate::registry::Tasks;
 use crate::resume;
 use crate::sender::Sender;
@@ -106,7 +105,7 @@ pub struct Validator {
     tasks: Arc<Tasks>,
     live: Arc<Live>,
     sender: Arc<Sender>,
-    bench: Arc<Bench>,
+    bench: Arc<Judge>,
     settler: Arc<Settler>,
     store: Store,
     client: Client,
@@ -149,22 +148,15 @@ impl Validator {
         };
         let schedule = Schedule::new(config, secret.clone(), resume::read(&store, sustained_at)?)
             .map_err(|e| ValidatorError::Part { part: "schedule", why: e.to_string() })?;
-        let controls = Arc::new(Controls::default());
+        let (at, books) = (Arc::clone(&clock), store.clone());
+        let bench = Arc::new(Judge::new(Arc::clone(&tasks), checker, books, at, &policy, period_us));
         let sender = Arc::new(Sender {
             tasks: Arc::clone(&tasks),
             client: client.clone(),
             store: store.clone(),
             secret,
             clock: Arc::clone(&clock),
-            controls: Arc::clone(&controls),
-        });
-        let bench = Arc::new(Bench {
-            tasks: Arc::clone(&tasks),
-            checker,
-            store: store.clone(),
-            clock: Arc::clone(&clock),
-            controls,
-            period_us,
+            controls: Arc::clone(&bench.controls),
         });
         let settler = Arc::new(Settler {
             store: store.clone(),
@@ -197,6 +189,12 @@ impl Validator {
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
+    }
+
+    /// What judges its exchanges; for others that go through the same pipeline.
+    #[must_use]
+    pub fn judge(&self) -> Arc<Judge> {
+        Arc::clone(&self.bench)
     }
 
     /// The live tasks.

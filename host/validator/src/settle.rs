@@ -7,13 +7,14 @@ use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample};
 use nineteen_domain::meet::{Chain, Clock, Metagraph};
 use nineteen_domain::policy::{Policy, Scoring};
 use nineteen_domain::{Hotkey, TaskName, Uid};
-use nineteen_mechanism::{At, MinerTaskInput, Settlement, settle};
+use nineteen_mechanism::{At, MinerTaskInput, Settlement, honesty, settle};
 use nineteen_schedule::{PeriodOutcome, expected_asked};
 use nineteen_store::{Booked, Record, Store, WeightsSet};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ValidatorError;
 use crate::facts::TaskFacts;
+use crate::streams;
 
 /// Samples of one (miner, task) that are read at most.
 const MOST_SAMPLES: usize = 10_000;
@@ -151,6 +152,7 @@ pub(crate) fn inputs(
             .flat_map(|(_, s)| s.iter().cloned())
             .collect();
         let facts = tasks.get(&row.task);
+        let own = samples.get(&(row.task.clone(), row.miner)).cloned().unwrap_or_default();
         inputs.push(MinerTaskInput {
             miner: row.miner,
             uid,
@@ -162,12 +164,21 @@ pub(crate) fn inputs(
                 facts.map_or(1, |f| f.expected_units),
             ),
             speed: facts.and_then(|f| f.speed),
-            // Nobody tests it before a task has a calibration.
-            honesty: 1.0,
+            honesty: pi(policy, &own, at),
             rows,
-            samples: samples.get(&(row.task.clone(), row.miner)).cloned().unwrap_or_default(),
+            samples: own,
             other_samples,
         });
     }
     Ok(inputs)
+}
+
+/// `π` from the stream that the newest sample left; 1 where the task has no calibration or the policy no use for it.
+fn pi(policy: &Policy, samples: &[QualitySample], at: At) -> f64 {
+    let (Scoring::Default(rules), Some(stream)) = (&policy.scoring, streams::newest(samples)) else {
+        return 1.0;
+    };
+    #[expect(clippy::cast_precision_loss, reason = "times in microseconds are below 2^53 for 285 years")]
+    let periods = |us: u64| at.now_us.saturating_sub(us) as f64 / at.period_us.max(1) as f64;
+    honesty::honesty(stream, &rules.honesty, stream.accused_us.map(periods))
 }

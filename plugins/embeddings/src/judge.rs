@@ -60,6 +60,10 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
         units_by_chunk: exchange.units_at_the_end(units),
         ..Verdict::default()
     };
+    if let Some(calibration) = cx.calibration()? {
+        let apart = compared.iter().map(|(_, given, r)| apart(given, r));
+        verdict.suspicions = calibration.suspicions("rows", apart);
+    }
     verdict.because("epsilon.mean", mean);
     verdict.because("epsilon.max", errors.iter().copied().fold(0.0, f64::max));
     verdict.because("rows", counted(rows.len()));

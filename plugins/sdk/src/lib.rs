@@ -12,6 +12,7 @@
 #[cfg(target_arch = "wasm32")]
 extern crate self as nineteen_sdk;
 
+pub mod calibration;
 pub mod checks;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]

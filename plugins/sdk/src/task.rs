@@ -5,8 +5,11 @@
 //! the next call runs through the same lines and gets further. The function must therefore be a pure
 //! function of its arguments, which it is anyway: there is nothing else to read.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 
+use crate::calibration::{self, Calibration};
 use crate::checks::Kind;
 use crate::rng::Rng;
 use crate::types::{
@@ -88,17 +91,47 @@ impl Stop {
     }
 }
 
-/// The evidence so far.
+/// The evidence so far, and what was shipped with the task.
 #[derive(Debug, Default)]
 pub struct Cx {
     evidence: Vec<(Check, Evidence)>,
+    /// Beside what the host gives; for tests.
+    assets: BTreeMap<String, Vec<u8>>,
 }
 
 impl Cx {
     /// A context with this evidence; for the SDK's adapter and for tests.
     #[must_use]
     pub const fn new(evidence: Vec<(Check, Evidence)>) -> Self {
-        Self { evidence }
+        Self { evidence, assets: BTreeMap::new() }
+    }
+
+    /// The same with a file of the task's; for tests, which have no host that ships any.
+    #[must_use]
+    pub fn with_asset(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.assets.insert(name.to_owned(), bytes.to_vec());
+        self
+    }
+
+    /// A file that was shipped with the task.
+    #[must_use]
+    pub fn asset(&self, name: &str) -> Option<Vec<u8>> {
+        let given = self.assets.get(name).cloned();
+        #[cfg(target_arch = "wasm32")]
+        let given = given.or_else(|| crate::guest::bindings::nineteen::task::assets::read(name));
+        given
+    }
+
+    /// The task's calibration, if it has one.
+    ///
+    /// # Errors
+    /// [`Stop::Inconclusive`] for one that cannot be read: the host refuses those, so it is no fault of a miner's.
+    pub fn calibration(&self) -> Result<Option<Calibration>, Stop> {
+        let read = |bytes: Vec<u8>| Calibration::read(&bytes);
+        self.asset(calibration::ASSET)
+            .map(read)
+            .transpose()
+            .map_err(|e| Stop::Inconclusive(format!("{}: {e}", calibration::ASSET)))
     }
 
     /// The answer to one check.

@@ -58,6 +58,11 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
         Sampler::Greedy | Sampler::Seeded { .. } => margins(p, &replay, &mut verdict)?,
     };
     verdict.quality = cap * quality;
+    if let Some(calibration) = cx.calibration()? {
+        let class =
+            if replay.retokenised { format!("{}.text", sampler.class()) } else { sampler.class().into() };
+        verdict.suspicions = calibration.suspicions(&class, surprise(&sampler, &replay));
+    }
     verdict.units = units(&reply, &replay);
     verdict.units_by_chunk = if request.streamed {
         delivered(&reply, &replay, verdict.units, exchange.chunks.len())
@@ -240,6 +245,20 @@ fn unseeded(p: &Params, replay: &Replayed, cut: bool, verdict: &mut Verdict) -> 
     // NaN, from an infinite surplus over an infinite variance, must not pass for perfect.
     let strange = if strange.is_nan() { 1.0 } else { clip_unit(strange) };
     (1.0 - strange) * (1.0 - clip_unit(outside / p.outside_zero))
+}
+
+/// What the calibration bins, token by token: the margin, or for unseeded draws how much less probable the token was
+/// than the row's entropy expects, in nats. Infinite outside the support.
+fn surprise<'a>(sampler: &Sampler, replay: &'a Replayed) -> impl Iterator<Item = f64> + 'a {
+    let unseeded = matches!(sampler, Sampler::Unseeded { .. });
+    (0..replay.ids.len()).map(move |t| {
+        let at = |list: &[f64]| list.get(t).copied().unwrap_or(f64::INFINITY);
+        match replay.in_support.get(t) {
+            Some(false) => f64::INFINITY,
+            _ if unseeded => -at(&replay.logprob) - at(&replay.entropy),
+            _ => at(&replay.margin),
+        }
+    })
 }
 
 fn units(reply: &Reply, replay: &Replayed) -> u64 {

@@ -1,15 +1,21 @@
 //! `nineteen doctor`: a line for everything that the validator needs, and what to do where it is missing.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Instant;
 
 use nineteen_chain::LocalSubnet;
-use nineteen_domain::meet::Chain;
-use nineteen_domain::{MasterSeed, ModelName};
+use nineteen_checking::answers_as_known;
+use nineteen_domain::meet::{Chain, Checker};
+use nineteen_domain::{MasterSeed, ModelName, TaskName};
 use nineteen_store::{Store, StoreError};
-use nineteen_validator::registry;
+use nineteen_validator::registry::{self, Tasks};
+use nineteen_validator::{ControlScore, control_scores};
 use serde::Serialize;
 
-use crate::commands::validator::{executors, load_tasks, models_of, runtime, sandbox, store_options};
+use crate::commands::validator::{
+    executors, hold_calibrations, load_tasks, models_of, runtime, sandbox, store_options,
+};
 use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
@@ -78,7 +84,7 @@ async fn examine(config: &Config, report: &mut Report) {
         subnet.map(|m| format!("netuid {}, {} neurons, block {}", m.netuid, m.neurons.len(), m.block)),
     );
     let store = match Store::open_existing(&config.paths.data, store_options(config)) {
-        Ok(store) => store_line(&store),
+        Ok(store) => store_line(&store, &config.paths.taskset),
         Err(e @ StoreError::Locked { .. }) => Ok(format!("in use: {e}")),
         Err(StoreError::Missing { dir }) => Ok(format!("{} is made at the first start", dir.display())),
         Err(e) => Err(Failure::input(e)),
@@ -104,13 +110,13 @@ async fn examine(config: &Config, report: &mut Report) {
                     tasks.len()
                 )),
             );
-            report.put("calibration", Ok("none of the tasks has one: quality is parametric".to_owned()));
         }
         Err(e) => {
             report.put("task set", Err(Failure::input(e)));
         }
     }
     let secret = MasterSeed::from_bytes([0; 32]);
+    let mut live = None;
     match sandbox(config) {
         Err(e) => {
             report.put("sandbox", Err(e));
@@ -132,6 +138,9 @@ async fn examine(config: &Config, report: &mut Report) {
                     );
                     report.put(name.as_str(), Ok(says));
                 }
+                let held = hold_calibrations(config, &tasks);
+                report.put("calibration", held.map(|()| calibrations(&tasks)));
+                live = Some(tasks);
             }
         },
     }
@@ -142,14 +151,53 @@ async fn examine(config: &Config, report: &mut Report) {
             let says = match started {
                 Ok(executors) => {
                     let words = model_words(&executors, &model);
+                    let ready = begun.elapsed().as_secs_f64();
+                    let known = golden_words(live.as_ref(), executors.checker().as_ref(), &model).await;
                     executors.stop().await;
-                    Ok(format!("{words}, ready in {:.1} s", begun.elapsed().as_secs_f64()))
+                    known.map(|known| format!("{words}, ready in {ready:.1} s{known}"))
                 }
                 Err(e) => Err(e),
             };
             report.put(model.as_str(), says);
         }
     }
+}
+
+/// Whether the model answers as its calibration knows it to; nothing where no calibration says.
+async fn golden_words(
+    tasks: Option<&Tasks>,
+    checker: &dyn Checker,
+    model: &ModelName,
+) -> Result<String, Failure> {
+    let calibrations =
+        tasks.into_iter().flat_map(|t| t.by_name.values()).filter_map(|t| t.calibration.as_ref());
+    let golden = calibrations.filter(|c| c.model.name == *model).find_map(|c| c.golden.as_ref());
+    match golden {
+        None => Ok(String::new()),
+        Some(golden) => match answers_as_known(checker, model, golden).await {
+            Ok(()) => Ok(", golden numbers right".to_owned()),
+            Err(why) => Err(Failure::input(format!(
+                "{why}: it would be in quarantine; run `cargo xtask setup` again, or use another provider"
+            ))),
+        },
+    }
+}
+
+/// Which tasks can accuse anybody.
+fn calibrations(tasks: &Tasks) -> String {
+    let (with, without): (Vec<_>, Vec<_>) = tasks.by_name.iter().partition(|(_, t)| t.calibration.is_some());
+    let mut says: Vec<String> = with
+        .iter()
+        .filter_map(|(name, t)| t.calibration.as_ref().map(|c| (name, c)))
+        .map(|(name, c)| {
+            let suspects: BTreeSet<&String> = c.classes.values().flat_map(|c| c.suspects.keys()).collect();
+            format!("{name}: {} suspects in {} classes", suspects.len(), c.classes.len())
+        })
+        .collect();
+    says.extend(without.iter().map(|(name, _)| {
+        format!("{name}: none, so quality is parametric and honesty 1 (nineteen task calibrate {name})")
+    }));
+    says.join("; ")
 }
 
 fn model_words(executors: &nineteen_checking::Executors, model: &ModelName) -> String {
@@ -161,14 +209,27 @@ fn model_words(executors: &nineteen_checking::Executors, model: &ModelName) -> S
         .map_or_else(|| "served".to_owned(), |e| format!("embedding, {}, {}", e.precision(), e.provider()))
 }
 
-fn store_line(store: &Store) -> Result<String, Failure> {
+fn store_line(store: &Store, taskset: &Path) -> Result<String, Failure> {
     let verified = store.verify().map_err(Failure::input)?;
     let settled = store.latest_settlement().map_err(Failure::input)?;
+    // A set that cannot be read has a line of its own.
+    let tasks = registry::read_set(taskset).map(|(_, tasks)| tasks).unwrap_or_default();
+    let control = control_scores(store, tasks.iter().map(|t| &t.manifest.name)).map_err(Failure::input)?;
     store.close().map_err(Failure::running)?;
     if !verified.is_sound() {
         return Err(Failure::input(format!("{}: damaged: {verified:?}", store.dir().display())));
     }
     let last = settled
         .map_or_else(|| "no period settled yet".to_owned(), |(p, _)| format!("last settled period {p}"));
-    Ok(format!("sound, {last}"))
+    let control: String = control.iter().map(|(task, score)| control_words(task, score)).collect();
+    Ok(format!("sound, {last}{control}"))
+}
+
+/// How often our own honest miner was blamed.
+fn control_words(task: &TaskName, s: &ControlScore) -> String {
+    let evidence = s.evidence.map_or(String::new(), |e| format!(", evidence e^{e:.1}"));
+    format!(
+        "; control miner in {task}: {} judged, {} violations, {} false accusations{evidence}",
+        s.judged, s.violations, s.accused
+    )
 }

@@ -7,4 +7,5 @@ pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod reports;
 pub(crate) mod simulate;
+pub(crate) mod task;
 pub(crate) mod validator;

@@ -1,20 +1,20 @@
 //! `nineteen validator`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nineteen_chain::LocalSubnet;
-use nineteen_checking::{ExecutorConfig, Executors, Runtime, RuntimeConfig};
-use nineteen_domain::meet::Chain;
+use nineteen_checking::{ExecutorConfig, Executors, Runtime, RuntimeConfig, answers_as_known, quarantined};
+use nineteen_domain::meet::{Chain, Checker};
 use nineteen_domain::policy::Policy;
 use nineteen_domain::task::TaskSet;
-use nineteen_domain::{ModelName, TaskName};
+use nineteen_domain::{MasterSeed, ModelName, TaskName};
 use nineteen_sandbox::{Sandbox, SandboxConfig};
 use nineteen_store::{Options, Retention, Store};
 use nineteen_validator::registry::{self, Declared, Tasks};
 use nineteen_validator::report::Reports;
-use nineteen_validator::{Parts, Settings, SystemClock, Validator};
+use nineteen_validator::{ControlMiner, Parts, Settings, SystemClock, Validator, control_key};
 use nineteen_wire::client::{Client, ClientConfig};
 use nineteen_wire::keys;
 use tokio_util::sync::CancellationToken;
@@ -45,12 +45,15 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
     let sandbox = sandbox(&config)?;
     let secret = store.master_seed().map_err(Failure::input)?;
     let tasks = load_tasks(&config, &sandbox, &secret).await?;
+    hold_calibrations(&config, &tasks)?;
     let runtime = runtime(&config)?;
     let executors = executors(&config, runtime, models_of(&declared)).await?;
     let checker = executors.checker();
     check_kinds(&tasks, &checker.kinds())?;
+    let checker = quarantined(Arc::clone(&checker), not_as_known(&tasks, checker.as_ref()).await);
 
     let mut client = ClientConfig::new(Arc::clone(&keypair));
+    let loopback = Client::new(ClientConfig { allow_private: true, ..client.clone() });
     client.allow_private = config.validator.allow_private_miners;
     let v = &config.validator;
     let validator = Validator::new(Parts {
@@ -79,6 +82,10 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let (loop_stop, api_stop) = (stop.clone(), stop.clone());
     let mut parts = tokio::task::JoinSet::new();
+    if v.control_every_s > 0 {
+        run_control_miner(&mut parts, &executors, &validator, loopback, &secret, v.control_every_s, &stop)
+            .await?;
+    }
     parts.spawn(async move { validator.run(loop_stop).await.map_err(Failure::running) });
     parts.spawn(async move {
         nineteen_gateway::serve(listener, reports, api_stop).await.map_err(Failure::running)
@@ -103,6 +110,64 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
     executors.stop().await;
     store.close().map_err(Failure::running)?;
     result
+}
+
+type PartsRunning = tokio::task::JoinSet<Result<(), Failure>>;
+
+/// Serves our own miner on loopback and asks it now and then.
+async fn run_control_miner(
+    parts: &mut PartsRunning,
+    executors: &Executors,
+    validator: &Validator,
+    client: Client,
+    secret: &MasterSeed,
+    every_s: u64,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let tasks = validator.tasks();
+    let served: BTreeMap<TaskName, nineteen_miner::TaskConfig> = tasks
+        .by_name
+        .iter()
+        .filter_map(|(name, task)| Some((name.clone(), served_by_control(task)?)))
+        .collect();
+    if served.is_empty() {
+        return Ok(());
+    }
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::running)?;
+    let addr = listener.local_addr().map_err(Failure::running)?;
+    let keypair = control_key(secret);
+    let hotkey = keypair.hotkey();
+    let mut config = nineteen_miner::MinerConfig::serving(addr, served);
+    config.allowed_validators = Some(vec![client.hotkey()]);
+    let backend = Arc::new(nineteen_miner::OnnxBackend::new(executors));
+    let serving = stop.clone();
+    parts.spawn(async move {
+        nineteen_miner::serve(config, listener, backend, keypair, serving).await.map_err(Failure::running)
+    });
+    let control = ControlMiner {
+        tasks,
+        judge: validator.judge(),
+        client,
+        addr,
+        hotkey,
+        secret: secret.clone(),
+        every: Duration::from_secs(every_s),
+    };
+    let asking = stop.clone();
+    parts.spawn(async move { control.run(asking).await.map_err(Failure::running) });
+    tracing::info!(%hotkey, every_s, "the control miner is running");
+    Ok(())
+}
+
+/// How the control miner serves a task; `None` for work that the reference miner does not do.
+fn served_by_control(task: &registry::LiveTask) -> Option<nineteen_miner::TaskConfig> {
+    let operation = match task.manifest.operation.as_str() {
+        "chat.completions" => nineteen_miner::Operation::Chat,
+        "embeddings" => nineteen_miner::Operation::Embeddings,
+        _ => return None,
+    };
+    let model = task.manifest.grants.values().flatten().next()?.clone();
+    Some(nineteen_miner::TaskConfig::one_at_a_time(operation, model))
 }
 
 fn flatten(part: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Result<(), Failure> {
@@ -206,6 +271,28 @@ pub(crate) async fn start_executors(
         .await
         .map_err(|e| Failure::running(format!("the models' thread failed: {e}")))?
         .map_err(Failure::input)
+}
+
+/// Models that do not answer their golden checks, and how far they are off. A validator runs on without them.
+pub(crate) async fn not_as_known(tasks: &Tasks, checker: &dyn Checker) -> BTreeMap<ModelName, String> {
+    let mut wrong = BTreeMap::new();
+    for task in tasks.by_name.values() {
+        let Some(c) = &task.calibration else { continue };
+        let Some(golden) = &c.golden else { continue };
+        if let Err(why) = answers_as_known(checker, &c.model.name, golden).await {
+            tracing::error!(model = %c.model.name, why, "the model is in quarantine: its tasks are inconclusive");
+            wrong.insert(c.model.name.clone(), why);
+        }
+    }
+    wrong
+}
+
+/// Every calibration is of the model that is served.
+pub(crate) fn hold_calibrations(config: &Config, tasks: &Tasks) -> Result<(), Failure> {
+    let models = config.paths.models();
+    let identity =
+        |model: &ModelName| nineteen_checking::identity(&models, model).map(|(identity, _)| identity);
+    registry::hold_calibrations(tasks, identity).map_err(Failure::input)
 }
 
 /// Every check that a task may ask for is one that this host serves.

@@ -67,6 +67,7 @@ pub(crate) fn sample(
         at_us: NOW_US - u64::from(slot) * 1_000_000,
         reasons: Vec::new(),
         period_us: HOUR_US,
+        suspicion: None,
     }
 }
 

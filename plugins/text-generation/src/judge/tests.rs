@@ -143,6 +143,44 @@ fn an_honest_reply_earns_everything_whole_or_streamed() {
 }
 
 #[test]
+fn a_calibration_turns_margins_into_suspicions() {
+    let file = r#"{"version":1,"classes":{
+        "seeded":{"statistic":"margin","edges":[0.1],"design_effect":1.0,"suspects":{"int8":{"lambda":[-0.5,3.0]}}},
+        "unseeded":{"statistic":"surprise","edges":[1.0],"design_effect":2.0,"suspects":{"hotter":{"lambda":[-0.1,1.0]}}}}}"#;
+    let suspicions = |exchange: &Exchange, margins: &[f64], inside: bool| {
+        let p = params();
+        let request = request(false, 0.7, 64);
+        let first = TextGeneration::score(&p, &mut Cx::default(), &request, exchange);
+        let Err(Stop::Need(checks)) = first else { panic!("{first:?}") };
+        let evidence = replay(&checks[0], |answer| {
+            if !margins.is_empty() {
+                answer["margin"] = json!(margins);
+            }
+            answer["in_support"][6] = json!(inside);
+        });
+        let mut cx =
+            Cx::new(vec![(checks[0].clone(), evidence)]).with_asset("calibration.json", file.as_bytes());
+        TextGeneration::score(&p, &mut cx, &request, exchange).unwrap().suspicions
+    };
+    let honest = json_exchange(&whole());
+    assert_eq!(suspicions(&honest, &[0.0; 7], true), [("int8".to_owned(), -3.5)]);
+    let two_off = [0.0, 0.2, 0.0, 0.3, 0.0, 0.0, 0.0];
+    assert_eq!(suspicions(&honest, &two_off, true), [("int8".to_owned(), 3.5)]);
+    // Outside the support counts as far off, however small its margin.
+    assert_eq!(suspicions(&honest, &[0.0; 7], false), [("int8".to_owned(), 0.0)]);
+    let unseeded = changed(|reply| reply["nineteen"] = json!({"sampler": "unseeded"}));
+    let said = suspicions(&unseeded, &[], true);
+    assert!(said.len() == 1 && said[0].0 == "hotter" && (said[0].1 + 0.35).abs() < 1e-12, "{said:?}");
+    // A class without a table accuses nobody.
+    let text_alone = changed(|reply| {
+        reply["choices"][0].as_object_mut().unwrap().remove("token_ids");
+        reply["choices"][0].as_object_mut().unwrap().remove("logprobs");
+    });
+    assert!(suspicions(&text_alone, &[0.0; 7], true).is_empty());
+    assert!(judged(&request(false, 0.7, 64), &honest).unwrap().suspicions.is_empty());
+}
+
+#[test]
 fn margins_cost_in_proportion_and_a_wrong_model_everything() {
     let with = |margin: f64| {
         judged_with(&request(false, 0.7, 64), &json_exchange(&whole()), |a| {

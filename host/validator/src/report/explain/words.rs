@@ -1,5 +1,7 @@
 //! The chain in words: every number was kept at settlement, nothing is computed that decides anything.
 
+use std::fmt::Write as _;
+
 use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample, WindowKind};
 use nineteen_domain::policy::Scoring;
 use nineteen_mechanism::{Standing, WindowUsed};
@@ -26,9 +28,7 @@ pub(super) fn words(
     out.extend(reliability(s));
     out.push(quality(s));
     out.extend(why_low(samples));
-    if s.honesty < 1.0 {
-        out.push(format!("honesty π = {:.4}: what the test of its answers leaves of them", s.honesty));
-    }
+    out.extend(honesty(s, samples));
     out.push(speed(s, unit));
     out.push(format!(
         "effective volume E = Q · π · f · P · capacity · L = {:.4} · {:.4} · {:.4} · {:.4} · {} · {:.4} = {:.2}",
@@ -53,6 +53,24 @@ pub(super) fn words(
     ));
     out.push(advice(gains));
     out
+}
+
+/// What the sequential test says of its answers.
+fn honesty(s: &Standing, samples: &[QualitySample]) -> Option<String> {
+    let stream = crate::streams::newest(samples)?;
+    let mut line = format!(
+        "honesty π = {:.4}: {} exchanges tested, the evidence against it is e^{:.1}",
+        s.honesty,
+        stream.exchanges,
+        nineteen_mechanism::honesty::evidence(stream)
+    );
+    if let Some(suspect) = nineteen_mechanism::honesty::worst(stream) {
+        let _ = write!(line, ", the most for '{}'", suspect.name);
+    }
+    if let Some(of) = &stream.accused_of {
+        let _ = write!(line, "; accused of '{of}'");
+    }
+    Some(line)
 }
 
 fn announced(s: &Standing, rows: &[PeriodRow], faults: &[String], unit: &str) -> Vec<String> {
