@@ -178,3 +178,60 @@ fn doctor_finds_everything_that_setup_made() {
         assert!(parts.contains(&part), "{parts:?}");
     }
 }
+
+/// The task set with the chat's calibration changed.
+fn with_calibration(place: &Place, change: impl Fn(&str) -> String) {
+    let task = "chat-smollm2-135m";
+    fs::create_dir_all(place.path("tasks").join(task)).unwrap();
+    for file in ["task.toml", "calibration.json"] {
+        fs::copy(repository().join("tasks").join(task).join(file), place.path("tasks").join(task).join(file))
+            .unwrap();
+    }
+    fs::write(
+        place.path("tasks/taskset.toml"),
+        format!("name = \"t\"\nversion = \"1.0.0\"\npolicy = \"default\"\n[[task]]\nfolder = \"{task}\"\nweight = 1.0\n"),
+    )
+    .unwrap();
+    let file = place.path("tasks").join(task).join("calibration.json");
+    let before = fs::read_to_string(&file).unwrap();
+    let after = change(&before);
+    assert_ne!(before, after);
+    fs::write(&file, after).unwrap();
+}
+
+fn doctors_line(place: &Place, part: &str) -> (bool, String) {
+    let taskset = place.path("tasks/taskset.toml").display().to_string();
+    let env = [("NINETEEN__PATHS__TASKSET", taskset.as_str())];
+    let out = run(place.dir.path(), &["doctor", "--config", "nineteen.toml", "--json"], &env).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let line = report["lines"].as_array().unwrap().iter().find(|l| l["part"] == part).unwrap().clone();
+    (line["ok"].as_bool().unwrap(), line["says"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_calibration_of_another_model_starts_nothing() {
+    let place = Place::new();
+    let at = "\"identity\": \"sha256:";
+    with_calibration(&place, |text| {
+        let (before, after) = text.split_once(at).unwrap();
+        let digit = if after.starts_with('0') { '1' } else { '0' };
+        format!("{before}{at}{digit}{}", &after[1..])
+    });
+    let taskset = place.path("tasks/taskset.toml").display().to_string();
+    let said = place.refused("validator", &[("NINETEEN__PATHS__TASKSET", &taskset)]);
+    for words in ["calibration.json", "model.identity", "smollm2-135m-instruct", "nineteen task calibrate"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn a_model_that_answers_otherwise_than_its_golden_numbers_is_named_by_doctor() {
+    let place = Place::new();
+    with_calibration(&place, |text| {
+        let (before, after) = text.split_once("\"expects\": [").unwrap();
+        let (_, rest) = after.split_once(',').unwrap();
+        format!("{before}\"expects\": [ 1.0,{rest}")
+    });
+    let (ok, says) = doctors_line(&place, "smollm2-135m-instruct");
+    assert!(!ok && says.contains("golden numbers are off") && says.contains("quarantine"), "{says}");
+}

@@ -20,7 +20,7 @@ use nineteen_mechanism::honesty;
 use serde_json::{Value, json};
 
 const CHATS: usize = 36;
-const TEXTS: usize = 60;
+const TEXTS: usize = 64;
 const TOPICS: [&str; 6] = [
     "What is a lighthouse for?",
     "Write one line about rain on a tin roof.",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nineteen_chain::{LocalSubnet, Rules, Subnet};
+use nineteen_domain::calibration;
 use nineteen_domain::meet::Neuron;
 use nineteen_domain::policy::{Planning, Policy};
 use nineteen_domain::{Hotkey, Uid};
@@ -92,6 +93,11 @@ fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
                 let copy = dir.join("tasks").join(name);
                 std::fs::create_dir_all(&copy).with_context(|| format!("{}", copy.display()))?;
                 write(&copy.join("task.toml"), &manifest)?;
+                let calibration = base.join(&*folder).join(calibration::FILE);
+                if calibration.is_file() {
+                    std::fs::copy(&calibration, copy.join(calibration::FILE))
+                        .with_context(|| format!("{}", calibration.display()))?;
+                }
                 *folder = copy.display().to_string();
             }
         }
