@@ -97,4 +97,6 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
     let words = String::from_utf8_lossy(&why.stdout);
     assert!(why.status.success(), "{}", String::from_utf8_lossy(&why.stderr));
     assert!(words.contains("quality Q") && words.contains("margin"), "{words}");
+    // The task's calibration is played with.
+    assert!(words.contains("honesty π") && words.contains("exchanges tested"), "{words}");
 }

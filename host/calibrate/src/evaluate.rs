@@ -14,7 +14,6 @@ use nineteen_domain::{Calibration, Digest};
 use nineteen_mechanism::honesty;
 use serde::Serialize;
 
-use crate::baselines::BASELINES;
 use crate::setting::Observed;
 
 /// Units at which separation is measured.
@@ -29,6 +28,15 @@ const HONEST_STREAMS: usize = 10_000;
 const WATCHED: usize = 60;
 /// Exchanges after which nobody waits for a decision any longer.
 const MOST_EXCHANGES: usize = 400;
+
+/// Another rule that scores one exchange, to compare with; larger is better for the miner.
+#[derive(Debug, Clone, Copy)]
+pub struct Baseline {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// Score of an exchange, in [0, 1].
+    pub score: fn(&Observed) -> f64,
+}
 
 /// Separation of one suspect from honest answers, at each of [`LENGTHS`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -94,25 +102,30 @@ struct Pools<'a> {
     honest: BTreeMap<&'a str, Vec<Prefixed<'a>>>,
     suspects: BTreeMap<&'a str, Vec<Prefixed<'a>>>,
     names: Vec<&'a str>,
+    baselines: &'a [Baseline],
 }
 
 /// Every class of the calibration on these exchanges. The same arguments give the same result.
 #[must_use]
-pub fn evaluate(calibration: &Calibration, held_out: &[Observed]) -> BTreeMap<String, ClassReport> {
+pub fn evaluate(
+    calibration: &Calibration,
+    held_out: &[Observed],
+    baselines: &[Baseline],
+) -> BTreeMap<String, ClassReport> {
     let classes = calibration.classes.iter();
     classes
         .filter_map(|(name, class)| {
             let of: Vec<&Observed> = held_out.iter().filter(|o| o.class == *name).collect();
-            let pools = pools(class, &of);
+            let pools = pools(class, &of, baselines);
             let any = !pools.honest.is_empty();
             any.then(|| (name.clone(), report(name, &pools)))
         })
         .collect()
 }
 
-fn pools<'a>(class: &'a Class, observed: &[&'a Observed]) -> Pools<'a> {
+fn pools<'a>(class: &'a Class, observed: &[&'a Observed], baselines: &'a [Baseline]) -> Pools<'a> {
     let names: Vec<&str> = class.suspects.keys().map(String::as_str).collect();
-    let mut pools = Pools { honest: BTreeMap::new(), suspects: BTreeMap::new(), names };
+    let mut pools = Pools { honest: BTreeMap::new(), suspects: BTreeMap::new(), names, baselines };
     for of in observed.iter().filter(|o| !o.statistic.is_empty()) {
         let mut sum = vec![0.0; class.suspects.len()];
         let sums = of.statistic.iter().map(|x| {
@@ -137,18 +150,21 @@ fn report(name: &str, pools: &Pools<'_>) -> ClassReport {
         .iter()
         .map(|length| {
             (0..HONEST_STREAMS)
-                .filter_map(|n| Some(stream(honest.get(n % honest.len())?, *length, &mut draws)))
+                .filter_map(|n| {
+                    Some(stream(honest.get(n % honest.len())?, pools.baselines, *length, &mut draws))
+                })
                 .collect()
         })
         .collect();
     let rows = pools.suspects.iter().map(|(suspect, pool)| {
         let scores: Vec<Vec<Scores>> = LENGTHS
             .iter()
-            .map(|length| (0..STREAMS).map(|_| stream(pool, *length, &mut draws)).collect())
+            .map(|length| (0..STREAMS).map(|_| stream(pool, pools.baselines, *length, &mut draws)).collect())
             .collect();
         let by = |pick: &dyn Fn(&Scores) -> f64| separation(&scores, &honest_scores, pick);
         let with_text = pool.iter().any(|p| !p.of.claimed.is_empty());
-        let baselines = BASELINES
+        let baselines = pools
+            .baselines
             .iter()
             .enumerate()
             .filter(|_| with_text)
@@ -188,13 +204,13 @@ fn worst_mean_e(pools: &Pools<'_>) -> f64 {
 struct Scores {
     /// Larger is more suspicious.
     ours: f64,
-    baselines: [f64; BASELINES.len()],
+    baselines: Vec<f64>,
 }
 
 /// One stream of this many units.
-fn stream(pool: &[Prefixed<'_>], length: usize, draws: &mut Draws) -> Scores {
+fn stream(pool: &[Prefixed<'_>], rules: &[Baseline], length: usize, draws: &mut Draws) -> Scores {
     let (mut sums, mut left): (Vec<f64>, usize) = (Vec::new(), length);
-    let (mut baselines, mut exchanges) = ([0.0; BASELINES.len()], 0.0);
+    let (mut baselines, mut exchanges) = (vec![0.0; rules.len()], 0.0);
     while left > 0 {
         let Some(drawn) = draw(pool, draws) else { break };
         let n = left.min(drawn.sums.len());
@@ -204,7 +220,7 @@ fn stream(pool: &[Prefixed<'_>], length: usize, draws: &mut Draws) -> Scores {
         }
         if !drawn.of.claimed.is_empty() {
             let cut = first(drawn.of, n);
-            baselines.iter_mut().zip(BASELINES).for_each(|(sum, b)| *sum -= (b.score)(&cut));
+            baselines.iter_mut().zip(rules).for_each(|(sum, b)| *sum -= (b.score)(&cut));
             exchanges += 1.0;
         }
         left -= n;
@@ -212,7 +228,8 @@ fn stream(pool: &[Prefixed<'_>], length: usize, draws: &mut Draws) -> Scores {
     let most = sums.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let spread: f64 = sums.iter().map(|s| (s - most).exp()).sum();
     let ours = most + (spread / sums.len().max(1) as f64).ln();
-    Scores { ours, baselines: baselines.map(|sum| sum / f64::max(exchanges, 1.0)) }
+    baselines.iter_mut().for_each(|sum| *sum /= f64::max(exchanges, 1.0));
+    Scores { ours, baselines }
 }
 
 fn draw<'p, 'a>(pool: &'p [Prefixed<'a>], draws: &mut Draws) -> Option<&'p Prefixed<'a>> {

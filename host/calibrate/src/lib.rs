@@ -8,7 +8,6 @@
 //! Not for: judging. The one idea: a threshold that was not measured on this model is wrong, so measuring has to be
 //! one command.
 
-mod baselines;
 mod error;
 pub mod evaluate;
 mod fit;
@@ -19,7 +18,6 @@ mod setting;
 mod text;
 mod weights;
 
-pub use baselines::{BASELINES, Baseline};
 pub use error::CalibrateError;
 pub use fit::fit;
 pub use golden::golden;

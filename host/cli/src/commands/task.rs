@@ -138,7 +138,7 @@ async fn calibrate(args: Calibrate, config: Config) -> Result<(), Failure> {
     made.golden = Some(golden(&setting).await.map_err(Failure::input)?);
     made.validate().map_err(Failure::running)?;
     tell("evaluating on the other half".into());
-    let worth = evaluate::evaluate(&made, &held_out);
+    let worth = evaluate::evaluate(&made, &held_out, &[]);
     if let Some(file) = &args.report {
         let page = html(&made, &worth, "On requests that the tables were not made from");
         std::fs::write(file, page).map_err(|e| Failure::input(format!("{}: {e}", file.display())))?;

@@ -1,18 +1,10 @@
 //! What Subnet 19 did in August 2025, and plain comparison, on the same numbers: for comparison only.
 
-use crate::setting::Observed;
-
-/// A rule that scores one exchange; larger is better for the miner.
-#[derive(Debug, Clone, Copy)]
-pub struct Baseline {
-    /// Its name in tables.
-    pub name: &'static str,
-    /// Score of an exchange, in [0, 1].
-    pub score: fn(&Observed) -> f64,
-}
+use nineteen_calibrate::Observed;
+use nineteen_calibrate::evaluate::Baseline;
 
 /// All of them.
-pub const BASELINES: [Baseline; 2] = [
+pub(crate) const BASELINES: [Baseline; 2] = [
     Baseline { name: "sn19 (ranks, 5 positions)", score: subnet_19 },
     Baseline { name: "exact match", score: exact },
 ];
@@ -48,32 +40,33 @@ fn exact(o: &Observed) -> f64 {
     same as f64 / o.same.len().max(1) as f64
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn observed(rank: u32, apart: f64) -> Observed {
-        Observed {
-            class: "seeded".into(),
-            condition: "x".into(),
-            honest: true,
-            exchange: 0,
-            statistic: vec![0.0; 20],
-            rank: vec![rank; 20],
-            logprob: vec![0.5_f64.ln(); 20],
-            claimed: vec![(0.5 - apart).ln(); 20],
-            same: vec![true; 20],
-            temperature: 0.8,
+/// Holds the rule against the vectors of the procedure's description: a comparison with a wrong rule would be worth nothing.
+pub(crate) fn check() -> Result<(), String> {
+    let observed = |rank: u32, apart: f64| Observed {
+        class: "seeded".into(),
+        condition: "x".into(),
+        honest: true,
+        exchange: 0,
+        statistic: vec![0.0; 20],
+        rank: vec![rank; 20],
+        logprob: vec![0.5_f64.ln(); 20],
+        claimed: vec![(0.5 - apart).ln(); 20],
+        same: vec![true; 20],
+        temperature: 0.8,
+    };
+    for (rank, distance, score) in [
+        (0, 0.10, 1.0),
+        (0, 0.15, 0.9),
+        (0, 0.20, 0.7),
+        (0, 0.25, 0.5),
+        (0, 0.26, 0.0),
+        (45, 0.0, 1.0),
+        (46, 0.0, 0.0),
+    ] {
+        let got = subnet_19(&observed(rank, distance));
+        if (got - score).abs() > 1e-9 {
+            return Err(format!("rank {rank}, distance {distance}: {got} instead of {score}"));
         }
     }
-
-    /// Vectors of the procedure's description.
-    #[test]
-    fn distances_score_as_subnet_19_scored_them() {
-        for (d, score) in [(0.10, 1.0), (0.15, 0.9), (0.20, 0.7), (0.25, 0.5), (0.26, 0.0)] {
-            assert!((subnet_19(&observed(0, d)) - score).abs() < 1e-9, "{d}");
-        }
-        assert_eq!(subnet_19(&observed(45, 0.0)), 1.0);
-        assert_eq!(subnet_19(&observed(46, 0.0)), 0.0);
-    }
+    Ok(())
 }

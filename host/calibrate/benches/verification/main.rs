@@ -3,6 +3,8 @@
 //!
 //! `cargo xtask bench verification [-- --exchanges N] [--units N] [--json]`. A quarter of an hour to an hour on two cores.
 
+mod baselines;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +29,9 @@ const COARSE: [&str; 6] =
     ["int4", "int8-dynamic", "two-layers-removed", "half-depth", "wrong-seed", "layer-removed"];
 const FINE: [&str; 4] = ["int8-weights", "hotter", "colder", "hidden-system"];
 const MOST_BYTES: usize = 700;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
+/// Prompts of the cost's measurement.
+const PROMPTS: [usize; 2] = [64, 512];
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -147,11 +151,12 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Generating, one replay, and the six forward passes of Subnet 19's procedure, for the same 64 + 128 tokens.
+/// Generating, one replay, and the six forward passes of Subnet 19's procedure, for the same 128 tokens behind a prompt.
 async fn costs(
     cache: &Path,
     runtime: &Arc<Runtime>,
     model: &nineteen_domain::ModelName,
+    prompt_tokens: usize,
 ) -> Result<[Duration; 3], Failure> {
     let config = ExecutorConfig {
         models_dir: cache.join("models"),
@@ -165,7 +170,7 @@ async fn costs(
     let text = executors.text(model.as_str()).ok_or("the chat model is not served")?.clone();
     let words = "A river in winter carries paper boats past the quiet market where copper signals are sold. "
         .repeat(8);
-    let prompt: Vec<u32> = text.tokenize(&words)?.into_iter().take(64).collect();
+    let prompt: Vec<u32> = text.tokenize(&words)?.into_iter().take(prompt_tokens).collect();
     let (mut made, mut checked, mut six) = (Vec::new(), Vec::new(), Vec::new());
     let mut seed = 0;
     while made.len() < ROUNDS && seed < 200 {
@@ -217,6 +222,7 @@ async fn costs(
 }
 
 async fn run() -> Result<(), Failure> {
+    baselines::check()?;
     let cache = cache()?;
     let runtime = Runtime::load(&RuntimeConfig {
         library: None,
@@ -229,28 +235,29 @@ async fn run() -> Result<(), Failure> {
     for (task, exchanges) in [(EMBED, 48), (CHAT, 24)] {
         let Collected { calibration, observed } =
             collect(&cache, &runtime, task, number("--exchanges", exchanges)).await?;
-        let reports = evaluate(&calibration, &observed);
+        let reports = evaluate(&calibration, &observed, &baselines::BASELINES);
         if !json {
             let (streams, accused) = print(task, &reports);
             totals = (totals.0 + streams, totals.1 + accused);
         }
         if task == CHAT {
-            let [made, checked, six] = costs(&cache, &runtime, &calibration.model.name).await?;
-            let s = |d: Duration| d.as_secs_f64();
-            if json {
-                all.insert(
-                    "seconds".to_owned(),
-                    serde_json::json!({
-                    "generate": s(made), "check": s(checked), "six_forwards": s(six) }),
-                );
-            } else {
-                println!(
-                    "\none thread, 64 + 128 tokens: a check {:.3} s, {:.3} of generating them (goal 0.08), {:.1} times \
-                     the checks a second of six forward passes (goal 5)",
-                    s(checked),
-                    s(checked) / s(made),
-                    s(six) / s(checked)
-                );
+            for prompt in PROMPTS {
+                let [made, checked, six] = costs(&cache, &runtime, &calibration.model.name, prompt).await?;
+                let s = |d: Duration| d.as_secs_f64();
+                let (part, times) = (s(checked) / s(made), s(six) / s(checked));
+                let goal = |met: bool| if met { "met" } else { "MISSED" };
+                if json {
+                    let of = serde_json::json!({ "generate_s": s(made), "check_s": s(checked), "six_forwards_s": s(six) });
+                    all.insert(format!("costs behind {prompt} tokens"), of);
+                } else {
+                    println!(
+                        "\none thread, {prompt} + 128 tokens: a check {:.3} s, {part:.3} of generating them (goal 0.08: {}), \
+                         {times:.1} times the checks a second of six forward passes (goal 5: {})",
+                        s(checked),
+                        goal(part <= 0.08),
+                        goal(times >= 5.0)
+                    );
+                }
             }
         }
         all.insert(task.to_owned(), serde_json::to_value(&reports)?);
