@@ -60,7 +60,7 @@ enum Commands {
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
     },
-    /// Measure, side by side with what it is measured against
+    /// Measure, side by side with what it is measured against; `verification` alone takes half an hour
     Bench {
         /// Only benches with this in their name
         name: Option<String>,

@@ -13,6 +13,8 @@ const MARGINS: [f64; 11] = [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4, 0.8, 1.
 const SURPRISES: [f64; 12] = [-3.0, -2.0, -1.25, -0.75, -0.4, -0.1, 0.2, 0.6, 1.2, 2.0, 3.0, 1e6];
 /// Relative errors of a row.
 const ERRORS: [f64; 13] = [1e-6, 3e-6, 1e-5, 1e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 0.16, 0.4];
+/// Parts of the way to a suspect's row: half-precision noise lies about 0, the suspect at 1.
+const LEANINGS: [f64; 12] = [-0.3, -0.1, -0.03, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.2];
 /// The most that one unit may say, in nats: a table is no better than the counts in it.
 const MOST: f64 = 5.0;
 /// What an exchange's sum may be divided by. At least 1.5: devices are noisier than what stands for them here.
@@ -49,6 +51,7 @@ pub fn fit(
 fn class(name: &str, observed: &[&Observed]) -> Class {
     let (statistic, edges) = match name {
         "rows" => ("relative error of a row", &ERRORS[..]),
+        matched if matched.starts_with("matched.") => ("part of the way to the suspect's row", &LEANINGS[..]),
         "unseeded" => ("surprise beyond the entropy, nats", &SURPRISES[..]),
         _ => ("margin, nats", &MARGINS[..]),
     };

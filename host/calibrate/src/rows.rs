@@ -56,24 +56,9 @@ pub async fn observe_rows(
         // Each exchange by itself, as a check computes it.
         right.push(reference.embed(texts.clone()).await?.rows);
     }
-    let mut seen = Vec::new();
-    let mut see = |name: &str, honest: bool, given: Vec<Vec<Vec<f32>>>| {
-        for ((rows, right), exchange) in given.iter().zip(&right).zip(0..) {
-            let statistic = rows.iter().zip(right).map(|(e, r)| apart(e, r)).collect();
-            seen.push(Observed {
-                class: "rows".into(),
-                condition: name.to_owned(),
-                honest,
-                exchange,
-                statistic,
-                rank: Vec::new(),
-                logprob: Vec::new(),
-                claimed: Vec::new(),
-                same: Vec::new(),
-                temperature: 0.0,
-            });
-        }
-    };
+    let mut given: Vec<Given> = Vec::new();
+    let mut see =
+        |name: &str, honest: bool, rows| given.push(Given { condition: name.to_owned(), honest, rows });
     for (n, weights) in WEIGHTS.iter().enumerate() {
         if setting.honest_only && !weights.honest {
             continue;
@@ -100,7 +85,60 @@ pub async fn observe_rows(
     }
     drop(reference);
     executors.stop().await;
+    let mut seen = Vec::new();
+    for one in &given {
+        let statistic = |n: usize, rows: &[Vec<f32>]| -> Vec<f64> {
+            rows.iter().zip(right.get(n).into_iter().flatten()).map(|(e, r)| apart(e, r)).collect()
+        };
+        seen.extend(one.observed("rows", &one.condition, statistic));
+    }
+    // Suspects that a checker can serve beside the model have a matched filter of their own.
+    for weights in WEIGHTS.iter().filter(|w| !w.honest) {
+        let From::Beside(ending) = weights.from else { continue };
+        let Some(suspect) = given.iter().find(|g| g.condition == weights.name) else { continue };
+        let class = format!("matched.{}-{ending}", setting.task.model);
+        let condition = format!("matched.{}", weights.name);
+        for one in given.iter().filter(|g| g.honest || g.condition == weights.name) {
+            let statistic = |n: usize, rows: &[Vec<f32>]| -> Vec<f64> {
+                let theirs = suspect.rows.get(n).into_iter().flatten();
+                let right = right.get(n).into_iter().flatten();
+                rows.iter().zip(right).zip(theirs).map(|((e, r), k)| leaning(e, r, k)).collect()
+            };
+            let name = if one.honest { &one.condition } else { &condition };
+            seen.extend(one.observed(&class, name, statistic));
+        }
+    }
     Ok(seen)
+}
+
+/// What one condition answered: by exchange, rows.
+struct Given {
+    condition: String,
+    honest: bool,
+    rows: Vec<Vec<Vec<f32>>>,
+}
+
+impl Given {
+    fn observed(
+        &self,
+        class: &str,
+        condition: &str,
+        statistic: impl Fn(usize, &[Vec<f32>]) -> Vec<f64>,
+    ) -> Vec<Observed> {
+        let of = |(exchange, (n, rows)): (u32, (usize, &Vec<Vec<f32>>))| Observed {
+            class: class.to_owned(),
+            condition: condition.to_owned(),
+            honest: self.honest,
+            exchange,
+            statistic: statistic(n, rows),
+            rank: Vec::new(),
+            logprob: Vec::new(),
+            claimed: Vec::new(),
+            same: Vec::new(),
+            temperature: 0.0,
+        };
+        (0..).zip(self.rows.iter().enumerate()).map(of).collect()
+    }
 }
 
 async fn all(model: &EmbeddingModel, texts: &[Vec<String>]) -> Result<Vec<Vec<Vec<f32>>>, CalibrateError> {
@@ -144,4 +182,15 @@ fn apart(a: &[f32], b: &[f32]) -> f64 {
     let off: f64 = a.iter().zip(b).map(|(x, y)| square(f64::from(*x) - f64::from(*y))).sum();
     let size: f64 = b.iter().map(|y| square(f64::from(*y))).sum();
     (off / size).sqrt()
+}
+
+/// How much of the way from `r` to the suspect's row `k` the given row has gone; the plugin's own measure.
+fn leaning(e: &[f32], r: &[f32], k: &[f32]) -> f64 {
+    let (mut along, mut whole) = (0.0, 0.0);
+    for ((e, r), k) in e.iter().zip(r).zip(k) {
+        let way = f64::from(*k) - f64::from(*r);
+        along += (f64::from(*e) - f64::from(*r)) * way;
+        whole += way * way;
+    }
+    if whole > 0.0 { (along / whole).clamp(-2.0, 2.0) } else { 0.0 }
 }

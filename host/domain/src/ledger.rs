@@ -227,7 +227,8 @@ pub struct QualitySample {
     pub units: u64,
     /// From the last byte of the request to the last of the reply.
     pub response_us: u64,
-    /// To the first chunk with a verified unit, for streams.
+    /// To the first chunk with a verified unit, or to where an even delivery of all of them would have begun if that is
+    /// later; for streams.
     pub first_unit_us: Option<u64>,
     /// When it was judged, microseconds of the Unix epoch.
     pub at_us: u64,

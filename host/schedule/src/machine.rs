@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nineteen_domain::ledger::{OursFault, PeriodRow, ProbeClass};
 use nineteen_domain::policy::{Layout, Scoring, Windows};
-use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, TaskName, Uid};
+use nineteen_domain::{Hotkey, MasterSeed, PeriodId, ProbeId, Seed, TaskName, Uid};
 
 use crate::beacon::starts_window;
 use crate::checks::CheckQueue;
@@ -29,6 +29,8 @@ const LATE_US: u64 = 1_000_000;
 pub struct Schedule {
     config: ScheduleConfig,
     seed: MasterSeed,
+    /// The secret order of the period that was last asked for.
+    choice: Option<(PeriodId, Seed)>,
     /// Taken in by the first step, which is the first to know the time.
     resume: Option<Resume>,
     /// The metagraph; nothing is asked or sent before there is one.
@@ -78,6 +80,7 @@ impl Schedule {
             unsettled_rows: Vec::new(),
             config,
             seed,
+            choice: None,
             resume: Some(resume),
             miners: None,
             periods: BTreeMap::new(),
@@ -205,9 +208,20 @@ impl Schedule {
         }
     }
 
+    /// Its place in the secret order of its period. The last period's seed is kept: answers come by period.
+    fn rank(&mut self, probe: &ProbeId) -> u64 {
+        let choice = match self.choice.take() {
+            Some((period, seed)) if period == probe.period => seed,
+            _ => self.seed.choice(probe.period),
+        };
+        let rank = choice.rank(probe);
+        self.choice = Some((probe.period, choice));
+        rank
+    }
+
     /// Puts an answer into the line for the checkers.
     fn check(&mut self, probe: ProbeId, effects: &mut Vec<Effect>) {
-        let rank = self.seed.choice(probe.period).rank(&probe);
+        let rank = self.rank(&probe);
         if let Some(gone) = self.checks.add(rank, probe) {
             if let Some(period) = self.periods.get_mut(&gone.period) {
                 period.judged(&gone);

@@ -41,9 +41,12 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
     let pairs: Vec<(usize, &str, &[f32])> =
         chosen.iter().filter_map(|i| Some((*i, asked.input.get(*i)?.as_str(), *rows.get(*i)?))).collect();
     let texts: Vec<&str> = pairs.iter().map(|(_, text, _)| *text).collect();
-    let reference = cx
-        .check(EmbeddingEmbed { model: &p.model, texts: &texts })
-        .map_err(|stop| if stop.is_invalid() { Stop::Inconclusive(format!("{stop:?}")) } else { stop })?;
+    let asked = p.models().map(|model| EmbeddingEmbed { model, texts: &texts }).collect::<Vec<_>>();
+    let mut computed = cx
+        .checks(asked)
+        .map_err(|stop| if stop.is_invalid() { Stop::Inconclusive(format!("{stop:?}")) } else { stop })?
+        .into_iter();
+    let reference = computed.next().ok_or_else(|| Stop::Inconclusive("evidence: no answer".into()))?;
     if reference.rows.iter().any(|r| r.len() != p.dimension || norm(r) == 0.0 || norm(r).is_nan()) {
         return Err(Stop::Inconclusive(format!("evidence: the model has no {} dimensions", p.dimension)));
     }
@@ -60,9 +63,19 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
         units_by_chunk: exchange.units_at_the_end(units),
         ..Verdict::default()
     };
-    if let Some(calibration) = cx.calibration()? {
+    let calibration = cx.calibration()?;
+    if let Some(calibration) = &calibration {
         let apart = compared.iter().map(|(_, given, r)| apart(given, r));
         verdict.suspicions = calibration.suspicions("rows", apart);
+    }
+    for (suspect, theirs) in p.suspects.iter().zip(computed) {
+        let class = format!("matched.{suspect}");
+        let leanings: Vec<f64> =
+            compared.iter().zip(&theirs.rows).map(|((_, given, r), k)| leaning(given, r, k)).collect();
+        verdict.because(&class, leanings.iter().sum::<f64>() / counted(leanings.len()).max(1.0));
+        if let Some(calibration) = &calibration {
+            verdict.suspicions.extend(calibration.suspicions(&class, leanings.into_iter()));
+        }
     }
     verdict.because("epsilon.mean", mean);
     verdict.because("epsilon.max", errors.iter().copied().fold(0.0, f64::max));
@@ -174,6 +187,20 @@ fn no_swaps(compared: &[(usize, &[f32], &[f32])]) -> Result<(), Stop> {
 fn apart(a: &[f32], b: &[f32]) -> f64 {
     let squares: f64 = a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum();
     squares.sqrt() / norm(b)
+}
+
+/// The matched filter: how much of the way from the reference `r` to a suspect's row `k` the given row has gone,
+/// `⟨e − r, k − r⟩/|k − r|²`. 1 is the suspect's own row; 0 where the two models agree, which tells nothing. At most 2 either
+/// way.
+fn leaning(e: &[f32], r: &[f32], k: &[f32]) -> f64 {
+    let mut along = 0.0;
+    let mut whole = 0.0;
+    for ((e, r), k) in e.iter().zip(r).zip(k) {
+        let way = f64::from(*k) - f64::from(*r);
+        along += (f64::from(*e) - f64::from(*r)) * way;
+        whole += way * way;
+    }
+    if whole > 0.0 { (along / whole).clamp(-2.0, 2.0) } else { 0.0 }
 }
 
 fn norm(v: &[f32]) -> f64 {

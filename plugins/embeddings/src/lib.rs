@@ -39,7 +39,7 @@ impl Task for Embeddings {
             unit: "vectors",
             operations: vec![OPERATION],
             streaming: false,
-            checks: BTreeMap::from([("embedding.embed", vec![params.model.clone()])]),
+            checks: BTreeMap::from([("embedding.embed", params.models().map(str::to_owned).collect())]),
             params_schema: RawValue::from_string(include_str!("schema.json").to_owned())
                 .map_err(|e| e.to_string())?,
             reply_extras: Vec::new(),

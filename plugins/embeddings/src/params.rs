@@ -29,6 +29,9 @@ pub struct Params {
     /// How far a vector's length may be from 1.
     #[serde(default = "norm_tolerance")]
     pub norm_tolerance: f64,
+    /// Models that cheats would use instead, also served by the checkers: a row is held against theirs as well.
+    #[serde(default)]
+    pub suspects: Vec<String>,
     /// What synthetic requests are like.
     #[serde(default)]
     pub synthetic: Synthetic,
@@ -79,6 +82,11 @@ impl Default for Synthetic {
 }
 
 impl Params {
+    /// What rows are computed with: the task's model, then the suspects.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.model).chain(&self.suspects).map(String::as_str)
+    }
+
     /// Bounds that types cannot say.
     ///
     /// # Errors
@@ -97,6 +105,10 @@ impl Params {
             (
                 self.norm_tolerance >= 0.0 && self.norm_tolerance.is_finite(),
                 "norm_tolerance must be at least 0",
+            ),
+            (
+                self.suspects.len() <= 4 && !self.suspects.contains(&self.model),
+                "suspects must be at most 4 models, and not the task's own",
             ),
             (unit(s.single_share) && unit(s.base64_share), "shares in synthetic must be within 0 and 1"),
             (s.inputs_mean >= 1.0 && s.inputs_mean.is_finite(), "synthetic.inputs_mean must be at least 1"),

@@ -1,7 +1,8 @@
 //! What verification is worth and what it costs, in one run: on exchanges that the shipped calibrations were not made
 //! from, beside Subnet 19's rules of August 2025 and exact match on identical numbers.
 //!
-//! `cargo xtask bench verification [-- --exchanges N] [--units N] [--json]`. A quarter of an hour to an hour on two cores.
+//! `cargo xtask bench verification [-- --exchanges N] [--units N] [--costs] [--json]`. A quarter of an hour to an hour on two
+//! cores; `--costs` measures only what a check costs, in two minutes.
 
 mod baselines;
 
@@ -21,6 +22,7 @@ use nineteen_sandbox::{Sandbox, SandboxConfig};
 use nineteen_validator::registry;
 
 const CHAT: &str = "chat-smollm2-135m";
+const MODEL: &str = "smollm2-135m-instruct";
 const EMBED: &str = "embed-minilm-l6";
 /// No seed that a calibration was made with.
 const SEED: &str = "held-out";
@@ -169,7 +171,7 @@ async fn costs(
     let executors = tokio::task::spawn_blocking(move || Executors::start(runtime, config)).await??;
     let text = executors.text(model.as_str()).ok_or("the chat model is not served")?.clone();
     let words = "A river in winter carries paper boats past the quiet market where copper signals are sold. "
-        .repeat(8);
+        .repeat(64);
     let prompt: Vec<u32> = text.tokenize(&words)?.into_iter().take(prompt_tokens).collect();
     let (mut made, mut checked, mut six) = (Vec::new(), Vec::new(), Vec::new());
     let mut seed = 0;
@@ -206,9 +208,12 @@ async fn costs(
         let begun = Instant::now();
         replay(prompt.clone(), ids.clone(), sampler, 0).await?;
         checked.push(begun.elapsed());
-        // One pass with every row's rank, then the first, the last and three more places with their twenty likeliest.
+        // One pass with the rank in every row, the prompt's too, as `prompt_logprobs` gives them; then the first, the
+        // last and three more places with their twenty likeliest.
+        let all: Vec<u32> = prompt.iter().chain(&ids).copied().collect();
+        let (first, rest) = all.split_at(1);
         let begun = Instant::now();
-        replay(prompt.clone(), ids.clone(), Sampler::Greedy, 1).await?;
+        replay(first.to_vec(), rest.to_vec(), Sampler::Greedy, 1).await?;
         for place in [0, 127, 31, 64, 96] {
             let before: Vec<u32> =
                 prompt.iter().chain(ids.get(..place).unwrap_or_default()).copied().collect();
@@ -232,35 +237,37 @@ async fn run() -> Result<(), Failure> {
     let json = std::env::args().any(|a| a == "--json");
     let mut all = BTreeMap::new();
     let mut totals = (0, 0);
-    for (task, exchanges) in [(EMBED, 48), (CHAT, 24)] {
-        let Collected { calibration, observed } =
-            collect(&cache, &runtime, task, number("--exchanges", exchanges)).await?;
-        let reports = evaluate(&calibration, &observed, &baselines::BASELINES);
-        if !json {
-            let (streams, accused) = print(task, &reports);
-            totals = (totals.0 + streams, totals.1 + accused);
-        }
-        if task == CHAT {
-            for prompt in PROMPTS {
-                let [made, checked, six] = costs(&cache, &runtime, &calibration.model.name, prompt).await?;
-                let s = |d: Duration| d.as_secs_f64();
-                let (part, times) = (s(checked) / s(made), s(six) / s(checked));
-                let goal = |met: bool| if met { "met" } else { "MISSED" };
-                if json {
-                    let of = serde_json::json!({ "generate_s": s(made), "check_s": s(checked), "six_forwards_s": s(six) });
-                    all.insert(format!("costs behind {prompt} tokens"), of);
-                } else {
-                    println!(
-                        "\none thread, {prompt} + 128 tokens: a check {:.3} s, {part:.3} of generating them (goal 0.08: {}), \
-                         {times:.1} times the checks a second of six forward passes (goal 5: {})",
-                        s(checked),
-                        goal(part <= 0.08),
-                        goal(times >= 5.0)
-                    );
-                }
+    if !std::env::args().any(|a| a == "--costs") {
+        for (task, exchanges) in [(EMBED, 48), (CHAT, 24)] {
+            let Collected { calibration, observed } =
+                collect(&cache, &runtime, task, number("--exchanges", exchanges)).await?;
+            let reports = evaluate(&calibration, &observed, &baselines::BASELINES);
+            if !json {
+                let (streams, accused) = print(task, &reports);
+                totals = (totals.0 + streams, totals.1 + accused);
             }
+            all.insert(task.to_owned(), serde_json::to_value(&reports)?);
         }
-        all.insert(task.to_owned(), serde_json::to_value(&reports)?);
+    }
+    let model = nineteen_domain::ModelName::new(MODEL)?;
+    for prompt in PROMPTS {
+        let [made, checked, six] = costs(&cache, &runtime, &model, prompt).await?;
+        let s = |d: Duration| d.as_secs_f64();
+        let (part, times) = (s(checked) / s(made), s(six) / s(checked));
+        let goal = |met: bool| if met { "met" } else { "MISSED" };
+        if json {
+            let of =
+                serde_json::json!({ "generate_s": s(made), "check_s": s(checked), "six_forwards_s": s(six) });
+            all.insert(format!("costs behind {prompt} tokens"), of);
+        } else {
+            println!(
+                "\none thread, {prompt} + 128 tokens: a check {:.3} s, {part:.3} of generating them (goal 0.08: {}), \
+                         {times:.1} times the checks a second of six forward passes (goal 5: {})",
+                s(checked),
+                goal(part <= 0.08),
+                goal(times >= 5.0)
+            );
+        }
     }
     if json {
         println!("{}", serde_json::to_string_pretty(&all)?);

@@ -226,3 +226,49 @@ proptest! {
         prop_assert!(matches!(judged(&params(""), &texts(2), &exchange), Err(Stop::Violation(_))));
     }
 }
+
+/// A suspect's vector: the reference's, a little off in a direction that the text decides.
+fn suspects(text: &str) -> Vec<f32> {
+    let other = vector(&format!("{text} for the suspect"));
+    let mixed: Vec<f32> = vector(text).iter().zip(&other).map(|(r, o)| r + 0.05 * o).collect();
+    let length = mixed.iter().map(|x| x * x).sum::<f32>().sqrt();
+    mixed.iter().map(|x| x / length).collect()
+}
+
+#[test]
+fn the_matched_filter_knows_the_suspects_rows_from_noise_of_the_same_size() {
+    let p = params(r#","suspects":["k"]"#);
+    let texts = texts(4);
+    let request = request(&texts);
+    let leaning = |rows: &[Vec<f32>]| {
+        let exchange = exchange(reply(rows).to_string(), 900);
+        let Err(Stop::Need(checks)) = Embeddings::score(&p, &mut Cx::default(), &request, &exchange) else {
+            panic!("evidence is needed")
+        };
+        assert_eq!(checks.len(), 2, "both models in one round");
+        let evidence = checks
+            .into_iter()
+            .map(|check| {
+                let of = if check.model.as_deref() == Some("k") { suspects } else { vector };
+                let blob = asked_texts(&check).iter().flat_map(|t| of(t)).flat_map(f32::to_le_bytes).collect();
+                let params = json!({"version": 1, "dimension": D, "tokens": [5, 5, 5, 5], "truncated": [false, false, false, false]});
+                (check, Evidence::Answered(Answer { params: params.to_string(), blobs: vec![blob] }))
+            })
+            .collect();
+        let verdict = Embeddings::score(&p, &mut Cx::new(evidence), &request, &exchange).unwrap();
+        verdict.reasons.iter().find(|(code, _)| code == "matched.k").unwrap().1
+    };
+    assert!(leaning(&honest(&texts)).abs() < 1e-6);
+    let cheat: Vec<Vec<f32>> = texts.iter().map(|t| suspects(t)).collect();
+    assert!((leaning(&cheat) - 1.0).abs() < 1e-4);
+    let noisy: Vec<Vec<f32>> = texts
+        .iter()
+        .map(|t| vector(t).iter().zip(&vector(&format!("noise {t}"))).map(|(r, n)| r + 0.005 * n).collect())
+        .collect();
+    assert!(leaning(&noisy).abs() < 0.2, "{}", leaning(&noisy));
+}
+
+#[test]
+fn the_tasks_own_model_is_no_suspect() {
+    assert!(nineteen_sdk::params::<Embeddings>(r#"{"model":"m","suspects":["m"]}"#).is_err());
+}
