@@ -27,7 +27,8 @@ if sys.version_info < (3, 11):
 import tomllib
 
 HERE = Path(__file__).resolve().parent
-RECIPES = ["smollm2", "quantise", "minilm", "minilm_int8"]
+RECIPES = ["smollm2", "quantise", "minilm", "minilm_int8", "open_nsfw"]
+WEIGHTS = HERE / "weights"  # models that were trained here lie in the repository as they are served
 RECIPE_VERSION = 1
 BEAT_S = 2.0
 LOCK = "lock"  # held as long as the run lives: a process id may be another's by now
@@ -128,9 +129,10 @@ def toml(value):
 
 
 def write_manifest(folder, module, meta, sources):
+    tables = meta.pop("tables", "")
     head = dict(name=module.NAME, recipe_version=RECIPE_VERSION, licence=sources.pins[module.WHEEL]["licence"],
                 source=sources.origin(module), **meta)
-    lines = [f"{key} = {toml(value)}" for key, value in head.items()] + ["", "[files]"]
+    lines = [f"{key} = {toml(value)}" for key, value in head.items()] + [tables, "[files]"]
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         lines.append(f"{toml(path.name)} = {{ bytes = {path.stat().st_size}, sha256 = {toml(sha256(path))} }}")
     (folder / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -203,6 +205,48 @@ def make_one(module, sources, out, verify):
     return True
 
 
+def place_one(source, out, verify):
+    """Copies a model that lies in the repository, if it is not there as it is here."""
+    name, final = source.name, out / source.name
+    manifest = (source / "model.toml").read_text(encoding="utf-8")
+    files = tomllib.loads(manifest)["files"]
+    for file, entry in files.items():
+        if sha256(source / file) != entry["sha256"]:
+            raise Refusal(f"{source / file}: its sha256 is not the one in model.toml beside it: restore it from the repository")
+
+    def is_there():
+        try:
+            return (final / "model.toml").read_text(encoding="utf-8") == manifest and all(
+                (final / file).stat().st_size == entry["bytes"] and (not verify or sha256(final / file) == entry["sha256"])
+                for file, entry in files.items())
+        except OSError:
+            return False
+
+    if is_there():
+        return False
+    temporary = out / f".{name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    lock = open(temporary / LOCK, "wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for file in [*files, "model.toml"]:
+            target = temporary / "model" / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, target)
+        for folder in [p for p in (temporary / "model").iterdir() if p.is_dir()] + [temporary / "model"]:
+            sync_tree(folder)
+        if final.exists():
+            final.rename(temporary / "old")
+        (temporary / "model").rename(final)
+        sync(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        lock.close()
+    say(f"  {name}: as it lies in the repository")
+    return True
+
+
 def sweep(out, names):
     """Deletes what runs that were killed left behind, and nothing of a run that is alive."""
     for left in [left for name in names for left in out.glob(f".{name}.*")]:
@@ -224,7 +268,8 @@ def main():
     parser.add_argument("--verify", action="store_true", help="re-hash what is there, remake what differs")
     args = parser.parse_args()
     modules = [importlib.import_module(name) for name in RECIPES]
-    known = [m.NAME for m in modules]
+    placed = sorted(p.parent for p in WEIGHTS.glob("*/model.toml"))
+    known = [m.NAME for m in modules] + [p.name for p in placed]
     for name in args.only or []:
         if name not in known:
             raise Refusal(f"--only {name}: not a model of this folder; known: {', '.join(known)}")
@@ -234,7 +279,9 @@ def main():
     sources = Sources((args.sources or out.parent / "wheels").resolve())
     wanted = [m for m in modules if not args.only or m.NAME in args.only]
     made = [m.NAME for m in wanted if make_one(m, sources, out, args.verify)]
-    say(f"models: {len(made)} made, {len(wanted) - len(made)} were there")
+    placed = [p for p in placed if not args.only or p.name in args.only]
+    made += [p.name for p in placed if place_one(p, out, args.verify)]
+    say(f"models: {len(made)} made, {len(wanted) + len(placed) - len(made)} were there")
 
 
 if __name__ == "__main__":

@@ -248,6 +248,8 @@ fn first(of: &Observed, n: usize) -> Observed {
         logprob: cut(&of.logprob),
         claimed: cut(&of.claimed),
         same: of.same.get(..n.min(of.same.len())).unwrap_or_default().to_vec(),
+        features: BTreeMap::new(),
+        violation: None,
         ..*of
     }
 }

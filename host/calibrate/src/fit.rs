@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use nineteen_domain::calibration::{CalibratedModel, Class, Suspect, VERSION};
+use nineteen_domain::calibration::{CalibratedModel, Class, Logistic, Suspect, VERSION};
 use nineteen_domain::{Calibration, TaskName};
 
+use crate::pictures;
 use crate::setting::Observed;
 
 /// Nats of margin: equal up to rounding, rounding of half precisions, flips of near ties, other tokens.
@@ -15,6 +16,8 @@ const SURPRISES: [f64; 12] = [-3.0, -2.0, -1.25, -0.75, -0.4, -0.1, 0.2, 0.6, 1.
 const ERRORS: [f64; 13] = [1e-6, 3e-6, 1e-5, 1e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 0.16, 0.4];
 /// Parts of the way to a suspect's row: half-precision noise lies about 0, the suspect at 1.
 const LEANINGS: [f64; 12] = [-0.3, -0.1, -0.03, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.2];
+/// Logarithms of the odds that a picture is another.
+const ODDS: [f64; 14] = [-10.0, -8.0, -6.5, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.5, 4.0, 6.0, 9.0];
 /// The most that one unit may say, in nats: a table is no better than the counts in it.
 const MOST: f64 = 5.0;
 /// What an exchange's sum may be divided by. At least 1.5: devices are noisier than what stands for them here.
@@ -33,9 +36,25 @@ pub fn fit(
     for o in observed {
         classes.entry(&o.class).or_default().push(o);
     }
+    let measured: Vec<(String, Logistic, Vec<Observed>)> = classes
+        .iter()
+        .filter(|(_, of)| of.iter().any(|o| !o.features.is_empty()))
+        .filter_map(|(name, of)| {
+            let logistic = pictures::regress(of)?;
+            let mut of: Vec<Observed> = of.iter().map(|o| (*o).clone()).collect();
+            pictures::measure(&logistic, &mut of);
+            Some(((*name).to_owned(), logistic, of))
+        })
+        .collect();
     let exchanges = observed.iter().map(|o| o.exchange + 1).max().unwrap_or(0);
     let units = observed.iter().map(|o| o.statistic.len()).max().unwrap_or(0);
-    let classes = classes.into_iter().map(|(name, of)| (name.to_owned(), class(name, &of))).collect();
+    let units = units.max(u32::from(!measured.is_empty()) as usize);
+    let mut classes: BTreeMap<String, Class> =
+        classes.into_iter().map(|(name, of)| (name.to_owned(), class(name, &of))).collect();
+    for (name, logistic, of) in measured {
+        let made = class(&name, &of.iter().collect::<Vec<_>>());
+        classes.insert(name, Class { logistic: Some(logistic), ..made });
+    }
     Calibration {
         version: VERSION,
         task: task.clone(),
@@ -52,6 +71,7 @@ fn class(name: &str, observed: &[&Observed]) -> Class {
     let (statistic, edges) = match name {
         "rows" => ("relative error of a row", &ERRORS[..]),
         matched if matched.starts_with("matched.") => ("part of the way to the suspect's row", &LEANINGS[..]),
+        "images" | "avatars" => ("logarithm of the odds that it is another picture", &ODDS[..]),
         "unseeded" => ("surprise beyond the entropy, nats", &SURPRISES[..]),
         _ => ("margin, nats", &MARGINS[..]),
     };
@@ -59,6 +79,7 @@ fn class(name: &str, observed: &[&Observed]) -> Class {
         statistic: statistic.into(),
         edges: edges.to_vec(),
         design_effect: 1.0,
+        logistic: None,
         honest: BTreeMap::new(),
         suspects: BTreeMap::new(),
     };
@@ -158,6 +179,8 @@ mod tests {
             claimed: vec![],
             same: vec![],
             temperature: 0.8,
+            features: BTreeMap::new(),
+            violation: None,
         }
     }
 

@@ -136,6 +136,8 @@ impl Given {
             claimed: Vec::new(),
             same: Vec::new(),
             temperature: 0.0,
+            features: std::collections::BTreeMap::new(),
+            violation: None,
         };
         (0..).zip(self.rows.iter().enumerate()).map(of).collect()
     }

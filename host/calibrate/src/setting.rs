@@ -1,5 +1,6 @@
 //! What is calibrated, and what is seen.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub struct Task {
 pub struct Setting {
     /// What is calibrated.
     pub task: Task,
+    /// What else the task's checks are asked of.
+    pub beside: Vec<ModelName>,
     /// Folder of the models' folders.
     pub models_dir: PathBuf,
     /// A folder in which one changed model at a time is written; some gigabytes.
@@ -69,6 +72,12 @@ pub struct Observed {
     /// Text: temperature of the request.
     #[serde(default)]
     pub temperature: f64,
+    /// Pictures: what the plugin measured, by the names of its reasons.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, f64>,
+    /// Pictures: the rule that the answer broke, if it broke one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violation: Option<String>,
 }
 
 /// JSON has no infinity.
@@ -153,12 +162,23 @@ impl Setting {
     }
 
     async fn start(&self, dir: PathBuf, model: ModelName, intra: usize) -> Result<Executors, CalibrateError> {
+        for name in &self.beside {
+            // A changed model lies in a folder of its own; what it is used with is linked to from there.
+            let (from, to) = (self.models_dir.join(name.as_str()), dir.join(name.as_str()));
+            if !to.exists() {
+                let from = std::path::absolute(from).map_err(|e| CheckingError::System(e.to_string()))?;
+                std::os::unix::fs::symlink(from, &to).map_err(|e| CalibrateError::file(&to, e))?;
+            }
+        }
         let config = ExecutorConfig {
             models_dir: dir,
             threads_per_model: (self.threads / intra).max(1),
             intra_threads: intra,
             queue: 16,
-            models: vec![ModelConfig::from(model)],
+            models: std::iter::once(model)
+                .chain(self.beside.iter().cloned())
+                .map(ModelConfig::from)
+                .collect(),
         };
         let runtime = Arc::clone(&self.runtime);
         let started = tokio::task::spawn_blocking(move || Executors::start(runtime, config)).await;

@@ -335,6 +335,8 @@ async fn observe(
         logprob: replay.logprob,
         claimed: if replay.retokenised { Vec::new() } else { answer.logprobs.clone() },
         temperature: if class == Class::Greedy { 0.0 } else { asked.temperature },
+        features: std::collections::BTreeMap::new(),
+        violation: None,
     })
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use half::f16;
 use nineteen_domain::{Digest, ModelName};
 
 use crate::error::CalibrateError;
@@ -57,6 +58,8 @@ struct Tensor {
     at: (String, Range<usize>),
     /// Whether an output of the product is a column.
     by_column: bool,
+    /// Stored in half precision.
+    half: bool,
 }
 
 /// Writes the model of `models/<of>` with changed weights to `models_to/<name>`. Returns `false` where the change cannot
@@ -72,15 +75,27 @@ pub fn write_variant(
     name: &ModelName,
 ) -> Result<bool, CalibrateError> {
     let (from, to) = (models.join(of.as_str()), models_to.join(name.as_str()));
-    let graph_path = from.join(GRAPH);
-    let graph = read(&graph_path)?;
-    let tensors = matrices(&graph).ok_or_else(|| {
-        CalibrateError::file(&graph_path, "it is no ONNX graph that can be understood; export it again")
-    })?;
+    let manifest_path = from.join("model.toml");
+    let text =
+        String::from_utf8(read(&manifest_path)?).map_err(|e| CalibrateError::file(&manifest_path, e))?;
+    let mut manifest: toml::Table = text.parse().map_err(|e| CalibrateError::file(&manifest_path, e))?;
+    let Some(files) = manifest.get_mut("files").and_then(toml::Value::as_table_mut) else {
+        return Err(CalibrateError::file(&manifest_path, "[files] is missing"));
+    };
+    let mut tensors = Vec::new();
+    for file in files.keys().filter(|file| is_changed(change, file)) {
+        let graph_path = from.join(file);
+        let folder = file.strip_suffix(GRAPH).unwrap_or_default();
+        let found = matrices(&read(&graph_path)?).ok_or_else(|| {
+            CalibrateError::file(&graph_path, "it is no ONNX graph that can be understood; export it again")
+        })?;
+        tensors
+            .extend(found.into_iter().map(|t| Tensor { at: (format!("{folder}{}", t.at.0), t.at.1), ..t }));
+    }
     if tensors.is_empty() {
         return Err(CalibrateError::file(
-            &graph_path,
-            "no matrix product has fp32 weights; calibrate with an fp32 export",
+            &from,
+            "no product or convolution has fp32 or fp16 weights; calibrate with such an export",
         ));
     }
     let chosen: Vec<&Tensor> = match change {
@@ -89,14 +104,6 @@ pub fn write_variant(
             Err(LayerError) => return Ok(false),
         },
         _ => tensors.iter().collect(),
-    };
-    let manifest_path = from.join("model.toml");
-    let text =
-        String::from_utf8(read(&manifest_path)?).map_err(|e| CalibrateError::file(&manifest_path, e))?;
-    let mut manifest: toml::Table = text.parse().map_err(|e| CalibrateError::file(&manifest_path, e))?;
-    std::fs::create_dir_all(&to).map_err(|e| CalibrateError::file(&to, e))?;
-    let Some(files) = manifest.get_mut("files").and_then(toml::Value::as_table_mut) else {
-        return Err(CalibrateError::file(&manifest_path, "[files] is missing"));
     };
     for (file, entry) in files {
         let path = from.join(file);
@@ -107,7 +114,7 @@ pub fn write_variant(
                 .ok_or_else(|| CalibrateError::file(&path, format!("it ends before '{}'", tensor.name)))?;
             apply(change, values, tensor);
         }
-        if file == GRAPH
+        if is_changed(change, file)
             && let Change::Fp16 { activations: true } | Change::Bf16 { activations: true } = change
         {
             let kind = if matches!(change, Change::Bf16 { .. }) { BFLOAT16 } else { FLOAT16 };
@@ -119,12 +126,25 @@ pub fn write_variant(
             entry.insert("bytes".into(), i64::try_from(bytes.len()).unwrap_or(i64::MAX).into());
         }
         let path = to.join(file);
+        let folder = path.parent().unwrap_or(&to);
+        std::fs::create_dir_all(folder).map_err(|e| CalibrateError::file(folder, e))?;
         std::fs::write(&path, bytes).map_err(|e| CalibrateError::file(&path, e))?;
     }
     let path = to.join("model.toml");
     let text = toml::to_string(&manifest).map_err(|e| CalibrateError::file(&path, e))?;
     std::fs::write(&path, text).map_err(|e| CalibrateError::file(&path, e))?;
     Ok(true)
+}
+
+/// Whether this file of a model is a graph that the change is made to. Precisions are a device's and hold for all graphs of
+/// a pipeline; what saves memory is done to the one that computes most.
+fn is_changed(change: Change, file: &str) -> bool {
+    match change {
+        Change::Fp16 { .. } | Change::Bf16 { .. } => file == GRAPH || file.ends_with("/model.onnx"),
+        Change::Int8 | Change::Int4 | Change::Without { .. } => {
+            [GRAPH, "unet/model.onnx", "transformer/model.onnx"].contains(&file)
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CalibrateError> {
@@ -155,7 +175,11 @@ fn writers(tensors: &[Tensor], layers: usize) -> Result<Vec<&Tensor>, LayerError
 }
 
 fn apply(change: Change, bytes: &mut [u8], tensor: &Tensor) {
-    let mut values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let mut values: Vec<f32> = if tensor.half {
+        bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+    } else {
+        bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    };
     let [rows, columns] = tensor.shape;
     // The places of the values that belong to one output, in the order of its inputs.
     let (outputs, inputs) = if tensor.by_column { (columns, rows) } else { (rows, columns) };
@@ -182,6 +206,12 @@ fn apply(change: Change, bytes: &mut [u8], tensor: &Tensor) {
             }
         }
     }
+    if tensor.half {
+        for (to, value) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+            *to = f16::from_f32(value).to_le_bytes();
+        }
+        return;
+    }
     for (to, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
         *to = value.to_le_bytes();
     }
@@ -206,17 +236,22 @@ fn half(v: f32) -> f32 {
     ((size + shift) - shift).copysign(v)
 }
 
-/// The fp32 weights of matrix products with two dimensions.
+/// The weights of matrix products with two dimensions, and of convolutions, in fp32, or in fp16 with a cast behind them.
 fn matrices(model: &[u8]) -> Option<Vec<Tensor>> {
     let graph = Fields::of(model, 0..model.len()).find_map(|f| f.ok()?.of_bytes(7))?;
     let mut tensors = Vec::new();
     // Which weights are the second factor of a product, and whether they are turned.
     let mut products: BTreeMap<String, bool> = BTreeMap::new();
+    // What weights are called behind a cast.
+    let mut casts: BTreeMap<String, String> = BTreeMap::new();
     for field in Fields::of(model, graph.clone()) {
         let field = field.ok()?;
         if let Some(node) = field.of_bytes(1) {
-            if let Some((weight, by_column)) = product(model, node)? {
+            if let Some((weight, by_column)) = product(model, node.clone())? {
                 products.insert(weight, by_column);
+            }
+            if let Some((weight, cast)) = cast(model, node)? {
+                casts.insert(weight, cast);
             }
         } else if let Some(at) = field.of_bytes(5)
             && let Some(tensor) = tensor(model, at)?
@@ -225,7 +260,7 @@ fn matrices(model: &[u8]) -> Option<Vec<Tensor>> {
         }
     }
     tensors.retain_mut(|t| {
-        let Some(by_column) = products.get(&t.name) else { return false };
+        let Some(by_column) = products.get(casts.get(&t.name).unwrap_or(&t.name)) else { return false };
         t.by_column = *by_column;
         true
     });
@@ -342,11 +377,27 @@ fn product(model: &[u8], node: Range<usize>) -> Option<Option<(String, bool)>> {
             turned |= name == "transB" && number == 1;
         }
     }
-    let weight = inputs.into_iter().nth(1).filter(|_| kind == "MatMul" || kind == "Gemm");
-    Some(weight.map(|w| (w, !turned)))
+    let weight = inputs.into_iter().nth(1).filter(|_| ["MatMul", "Gemm", "Conv"].contains(&kind.as_str()));
+    Some(weight.map(|w| (w, !turned && kind != "Conv")))
 }
 
-/// An initializer, if it is an fp32 matrix.
+/// Input and output of a cast.
+fn cast(model: &[u8], node: Range<usize>) -> Option<Option<(String, String)>> {
+    let (mut input, mut output, mut is_cast) = (None, None, false);
+    for field in Fields::of(model, node) {
+        let field = field.ok()?;
+        if let Some(at) = field.of_bytes(1) {
+            input = Some(text(model, at)?);
+        } else if let Some(at) = field.of_bytes(2) {
+            output = Some(text(model, at)?);
+        } else if let Some(at) = field.of_bytes(4) {
+            is_cast = model.get(at)? == b"Cast";
+        }
+    }
+    Some(input.zip(output).filter(|_| is_cast))
+}
+
+/// An initializer, if it is a matrix or a convolution's weights.
 fn tensor(model: &[u8], at: Range<usize>) -> Option<Option<Tensor>> {
     let (mut dims, mut kind, mut name, mut raw) = (Vec::new(), 0, String::new(), None);
     let mut external: BTreeMap<String, String> = BTreeMap::new();
@@ -378,11 +429,17 @@ fn tensor(model: &[u8], at: Range<usize>) -> Option<Option<Tensor>> {
             _ => {}
         }
     }
-    let [rows, columns] = dims[..] else { return Some(None) };
-    if kind != FLOAT {
+    let (rows, columns) = match dims[..] {
+        [rows, columns] => (rows, columns),
+        // A convolution's: an output a row.
+        [rows, inputs, height, width] => (rows, inputs.checked_mul(height)?.checked_mul(width)?),
+        _ => return Some(None),
+    };
+    let half = kind == u64::from(FLOAT16);
+    if kind != FLOAT && !half {
         return Some(None);
     }
-    let length = rows.checked_mul(columns)?.checked_mul(4)?;
+    let length = rows.checked_mul(columns)?.checked_mul(if half { 2 } else { 4 })?;
     let at = match (external.get("location"), raw) {
         (Some(file), _) => {
             let offset = external.get("offset").map_or(Some(0), |o| o.parse::<usize>().ok())?;
@@ -391,7 +448,7 @@ fn tensor(model: &[u8], at: Range<usize>) -> Option<Option<Tensor>> {
         (None, Some(raw)) if raw.len() == length => (GRAPH.to_owned(), raw),
         _ => return Some(None),
     };
-    Some(Some(Tensor { name, shape: [rows, columns], at, by_column: true }))
+    Some(Some(Tensor { name, shape: [rows, columns], at, by_column: true, half }))
 }
 
 fn text(bytes: &[u8], at: Range<usize>) -> Option<String> {
@@ -507,7 +564,13 @@ mod tests {
 
     #[test]
     fn eight_bits_err_by_half_a_step_of_each_output() {
-        let tensor = Tensor { name: "w".into(), shape: [2, 2], at: (GRAPH.into(), 0..16), by_column: true };
+        let tensor = Tensor {
+            name: "w".into(),
+            shape: [2, 2],
+            at: (GRAPH.into(), 0..16),
+            by_column: true,
+            half: false,
+        };
         let mut bytes: Vec<u8> =
             [1.27_f32, 100.0, 0.013, 50.3].iter().flat_map(|v| v.to_le_bytes()).collect();
         apply(Change::Int8, &mut bytes, &tensor);

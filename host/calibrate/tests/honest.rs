@@ -59,6 +59,7 @@ fn setting(c: &Calibration, scratch: &Path, requests: Vec<Request>, units: u32) 
     };
     Setting {
         task: Task { name: c.task.clone(), model: c.model.name.clone() },
+        beside: Vec::new(),
         models_dir: cache().join("models"),
         scratch: scratch.to_owned(),
         runtime: Runtime::load(&config).unwrap(),

@@ -4,6 +4,8 @@
 //! idea: a check is named by its digest. While one is being answered, others that ask exactly the same wait for
 //! the same answer instead of computing it again.
 
+mod pictures;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,10 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedding::EmbeddingModel;
 use crate::error::CheckingError;
+use crate::image::ImageModel;
 use crate::runtime::{Provider, one_line};
 use crate::sampler::Sampler;
 use crate::template::Message;
 use crate::text::{Completion, Prompt, ReplayRequest, TextModel};
+use crate::vision::VisionModel;
+use pictures::{FEATURES, GENERATE, VISION};
 
 /// Bytes of parameters that are read at all.
 const MOST_PARAMS: usize = 8 << 20;
@@ -44,9 +49,11 @@ pub(crate) struct Checker {
 }
 
 #[derive(Default)]
-struct Models {
-    texts: BTreeMap<String, TextModel>,
-    embeddings: BTreeMap<String, EmbeddingModel>,
+pub(crate) struct Models {
+    pub(crate) texts: BTreeMap<String, TextModel>,
+    pub(crate) embeddings: BTreeMap<String, EmbeddingModel>,
+    pub(crate) images: BTreeMap<String, ImageModel>,
+    pub(crate) visions: BTreeMap<String, VisionModel>,
 }
 
 #[derive(Deserialize)]
@@ -172,11 +179,8 @@ pub fn request_number(id: &str) -> Result<u64, CheckingError> {
 }
 
 impl Checker {
-    pub(crate) fn new(
-        texts: BTreeMap<String, TextModel>,
-        embeddings: BTreeMap<String, EmbeddingModel>,
-    ) -> Self {
-        Self { models: Arc::new(Models { texts, embeddings }), running: Mutex::default() }
+    pub(crate) fn new(models: Models) -> Self {
+        Self { models: Arc::new(models), running: Mutex::default() }
     }
 
     /// The computation of this check: the one under way, or a new one.
@@ -210,11 +214,23 @@ impl meet::Checker for Checker {
     fn kinds(&self) -> Vec<(String, Vec<String>)> {
         let texts: Vec<String> = self.models.texts.keys().cloned().collect();
         let embeddings: Vec<String> = self.models.embeddings.keys().cloned().collect();
-        [(RENDER, &texts), (TOKENIZE, &texts), (REPLAY, &texts), (EMBED, &embeddings)]
-            .into_iter()
-            .filter(|(_, models)| !models.is_empty())
-            .map(|(kind, models)| (kind.to_owned(), models.clone()))
-            .collect()
+        let images: Vec<String> = self.models.images.keys().cloned().collect();
+        let seeing = |kind: &str| -> Vec<String> {
+            let of = self.models.visions.iter().filter(|(_, m)| m.kind() == kind);
+            of.map(|(name, _)| name.clone()).collect()
+        };
+        let mut kinds = vec![
+            (RENDER, texts.clone()),
+            (TOKENIZE, texts.clone()),
+            (REPLAY, texts),
+            (EMBED, embeddings),
+            (GENERATE, images),
+        ];
+        kinds.extend(VISION.map(|kind| (kind, seeing(kind))));
+        kinds.retain(|(_, models)| !models.is_empty());
+        // The one that needs no model.
+        kinds.push((FEATURES, Vec::new()));
+        kinds.into_iter().map(|(kind, models)| (kind.to_owned(), models)).collect()
     }
 }
 
@@ -251,13 +267,17 @@ impl Models {
             return Err(CheckingError::BadParameters(format!("{} bytes of parameters", check.params.len())));
         }
         let kind = check.kind.as_str();
-        if ![RENDER, TOKENIZE, REPLAY, EMBED].contains(&kind) {
+        if kind == FEATURES {
+            return pictures::features(check).await;
+        }
+        let of_pictures = kind == GENERATE || VISION.contains(&kind);
+        if !of_pictures && ![RENDER, TOKENIZE, REPLAY, EMBED].contains(&kind) {
             return Err(CheckingError::BadParameters(format!(
                 "no executor answers checks of the kind '{}'",
                 cut(kind)
             )));
         }
-        if !check.blobs.is_empty() {
+        if !of_pictures && !check.blobs.is_empty() {
             return Err(CheckingError::BadParameters(format!("{kind} takes no blobs")));
         }
         let name = check
@@ -267,6 +287,11 @@ impl Models {
         let unknown = || CheckingError::UnknownModel { model: cut(name) };
         let text = || self.texts.get(name).cloned().ok_or_else(unknown);
         match kind {
+            GENERATE => self.generate(name, &check).await,
+            of_vision if VISION.contains(&of_vision) => {
+                let (kind, name) = (kind.to_owned(), name.to_owned());
+                self.see(&kind, &name, check).await
+            }
             RENDER => {
                 let (model, params): (_, RenderParams) = (text()?, read(kind, &check.params)?);
                 let asked = model.clone();

@@ -13,14 +13,16 @@ use nineteen_domain::meet;
 use ort::session::Session;
 use ort::session::builder::PrepackedWeights;
 
-use crate::checker::Checker;
+use crate::checker::{Checker, Models};
 use crate::embedding::{self, EmbeddingModel};
 use crate::error::CheckingError;
 use crate::folder::{Folder, Kind};
 use crate::graph::Graph;
+use crate::image::ImageModel;
 use crate::lane::{lane, work};
 use crate::runtime::{Runtime, one_line};
 use crate::text::{self, TextModel};
+use crate::vision::VisionModel;
 
 /// A model to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct ExecutorConfig {
 pub struct Executors {
     texts: BTreeMap<String, TextModel>,
     embeddings: BTreeMap<String, EmbeddingModel>,
+    images: BTreeMap<String, ImageModel>,
+    visions: BTreeMap<String, VisionModel>,
     checker: Arc<Checker>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -65,6 +69,8 @@ impl std::fmt::Debug for Executors {
         f.debug_struct("Executors")
             .field("texts", &self.texts.keys())
             .field("embeddings", &self.embeddings.keys())
+            .field("images", &self.images.keys())
+            .field("visions", &self.visions.keys())
             .field("threads", &self.threads.len())
             .finish()
     }
@@ -81,6 +87,8 @@ impl Executors {
         let mut this = Self {
             texts: BTreeMap::new(),
             embeddings: BTreeMap::new(),
+            images: BTreeMap::new(),
+            visions: BTreeMap::new(),
             checker: Arc::new(Checker::default()),
             threads: Vec::new(),
         };
@@ -91,12 +99,22 @@ impl Executors {
             opened.push((&model.name, folder));
         }
         for (name, folder) in opened {
-            if this.texts.contains_key(name.as_str()) || this.embeddings.contains_key(name.as_str()) {
+            let name_ = name.as_str();
+            if this.texts.contains_key(name_)
+                || this.embeddings.contains_key(name_)
+                || this.images.contains_key(name_)
+                || this.visions.contains_key(name_)
+            {
                 return Err(CheckingError::BadParameters(format!("the model '{name}' is configured twice")));
             }
             this.serve(&runtime, &config, name, &folder)?;
         }
-        this.checker = Arc::new(Checker::new(this.texts.clone(), this.embeddings.clone()));
+        this.checker = Arc::new(Checker::new(Models {
+            texts: this.texts.clone(),
+            embeddings: this.embeddings.clone(),
+            images: this.images.clone(),
+            visions: this.visions.clone(),
+        }));
         Ok(this)
     }
 
@@ -158,6 +176,18 @@ impl Executors {
                     )?);
                 }
             }
+            Kind::Diffusion => {
+                let sizes = [threads, config.intra_threads, config.queue];
+                let (model, running) = ImageModel::start(name, folder, runtime, sizes)?;
+                self.images.insert(name.as_str().to_owned(), model);
+                self.threads.extend(running);
+            }
+            Kind::Vision => {
+                let sizes = [threads, config.intra_threads, config.queue];
+                let (model, running) = VisionModel::start(name, folder, runtime, sizes)?;
+                self.visions.insert(name.as_str().to_owned(), model);
+                self.threads.extend(running);
+            }
         }
         tracing::info!(model = %name, precision = folder.precision, %provider, threads, "model is being served");
         Ok(())
@@ -182,6 +212,18 @@ impl Executors {
         self.embeddings.get(name).cloned()
     }
 
+    /// The image pipeline of this name.
+    #[must_use]
+    pub fn image(&self, name: &str) -> Option<ImageModel> {
+        self.images.get(name).cloned()
+    }
+
+    /// The vision model of this name.
+    #[must_use]
+    pub fn vision(&self, name: &str) -> Option<VisionModel> {
+        self.visions.get(name).cloned()
+    }
+
     /// Stops: generations end as cancelled between two tokens, what waits is told so, passes under way finish.
     pub async fn stop(mut self) {
         self.close();
@@ -195,6 +237,8 @@ impl Executors {
     fn close(&self) {
         self.texts.values().for_each(|m| m.lane.close());
         self.embeddings.values().for_each(|m| m.lane.close());
+        self.images.values().for_each(|m| m.lane.close());
+        self.visions.values().for_each(|m| m.lane.close());
     }
 }
 

@@ -21,11 +21,25 @@ pub(crate) const GRAPH: &str = "model.onnx";
 /// Where verified digests are noted, beside the model.
 const STAMP: &str = ".verified.toml";
 
-/// `text` or `embedding`, with what only that kind has.
+/// An image pipeline's own manifest, in the layout that Hugging Face uses.
+const INDEX: &str = "model_index.json";
+
+/// What kind of model it is, with what only that kind has.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
-    Text { eos_ids: Vec<u32>, context: usize },
-    Embedding { max_length: usize, dimension: usize, normalise: bool },
+    Text {
+        eos_ids: Vec<u32>,
+        context: usize,
+    },
+    Embedding {
+        max_length: usize,
+        dimension: usize,
+        normalise: bool,
+    },
+    /// A picture's vector, classes or faces; its executor reads the rest of the manifest.
+    Vision,
+    /// An image pipeline; its executor reads the folder.
+    Diffusion,
 }
 
 /// A folder whose files are as promised.
@@ -78,10 +92,46 @@ struct FileEntry {
 /// # Errors
 /// [`CheckingError::ModelFile`] if it is missing or no manifest.
 pub fn identity(models: &Path, folder: &ModelName) -> Result<(Digest, String), CheckingError> {
-    let path = models.join(folder.as_str()).join("model.toml");
+    let folder = models.join(folder.as_str());
+    let path = folder.join("model.toml");
+    if !path.exists() && folder.join(INDEX).is_file() {
+        return Ok((bare_identity(&folder)?, UNSTATED.to_owned()));
+    }
     let manifest: Manifest =
         toml::from_str(&read_text(&path)?).map_err(|e| wrong(&path, one_line(&e.to_string())))?;
     Ok((manifest.identity(), manifest.precision))
+}
+
+/// The precision of a pipeline that came without a `model.toml`.
+const UNSTATED: &str = "unstated";
+
+/// Which pipeline a folder without `model.toml` holds: names and sizes of its files, and the content of those that say
+/// how it is put together.
+fn bare_identity(folder: &Path) -> Result<Digest, CheckingError> {
+    let mut all = Vec::new();
+    let mut waiting = vec![folder.to_path_buf()];
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(|e| wrong(&dir, e.to_string()))? {
+            let path = entry.map_err(|e| wrong(&dir, e.to_string()))?.path();
+            let meta = std::fs::metadata(&path).map_err(|e| wrong(&path, e.to_string()))?;
+            if meta.is_dir() {
+                waiting.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let digest = if name.ends_with(".json") {
+                sha256(&path).map_err(|e| wrong(&path, e.to_string()))?.hex()
+            } else {
+                String::new()
+            };
+            all.push(format!("{name} {} {digest}\n", meta.len()));
+        }
+    }
+    all.sort_unstable();
+    Ok(Digest::of(all.concat().as_bytes()))
 }
 
 #[derive(Default, Serialize, Deserialize, PartialEq)]
@@ -95,7 +145,7 @@ struct Noted {
     sha256: String,
 }
 
-fn wrong(path: &Path, why: impl Into<String>) -> CheckingError {
+pub(crate) fn wrong(path: &Path, why: impl Into<String>) -> CheckingError {
     CheckingError::ModelFile { path: path.to_path_buf(), why: why.into() }
 }
 
@@ -114,6 +164,9 @@ impl Folder {
     pub(crate) fn open(models: &Path, folder: &ModelName) -> Result<Self, CheckingError> {
         let path = models.join(folder.as_str());
         let toml_path = path.join("model.toml");
+        if !toml_path.exists() && path.join(INDEX).is_file() {
+            return Ok(Self { path, precision: UNSTATED.to_owned(), kind: Kind::Diffusion });
+        }
         let manifest: Manifest = toml::from_str(&read_text(&toml_path)?)
             .map_err(|e| wrong(&toml_path, one_line(&e.to_string())))?;
         let missing = |field: &str| wrong(&toml_path, format!("'{field}' is missing or 0"));
@@ -133,12 +186,20 @@ impl Folder {
                     normalise: manifest.normalise,
                 }
             }
+            "vision" => Kind::Vision,
+            "diffusion" => Kind::Diffusion,
             other => {
-                return Err(wrong(&toml_path, format!("kind '{other}' is not 'text' or 'embedding'")));
+                let known = "'text', 'embedding', 'vision' or 'diffusion'";
+                return Err(wrong(&toml_path, format!("kind '{other}' is not {known}")));
             }
         };
-        if !manifest.files.contains_key(GRAPH) || !manifest.files.contains_key("tokenizer.json") {
-            return Err(wrong(&toml_path, format!("[files] has to list {GRAPH} and tokenizer.json")));
+        let needed: &[&str] = match kind {
+            Kind::Text { .. } | Kind::Embedding { .. } => &[GRAPH, "tokenizer.json"],
+            Kind::Vision => &[GRAPH],
+            Kind::Diffusion => &[INDEX],
+        };
+        if let Some(missing) = needed.iter().find(|name| !manifest.files.contains_key(**name)) {
+            return Err(wrong(&toml_path, format!("[files] has to list {missing}")));
         }
         verify(&path, &manifest.files)?;
         Ok(Self { path, precision: manifest.precision, kind })
@@ -160,7 +221,8 @@ fn verify(folder: &Path, files: &BTreeMap<String, FileEntry>) -> Result<(), Chec
     let mut found = Vec::new();
     for (name, entry) in files {
         let path = folder.join(name);
-        if name.contains(['/', '\\']) || name.starts_with('.') {
+        let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+        if name.split('/').count() > 2 || !name.split('/').all(plain) {
             return Err(wrong(&folder.join("model.toml"), format!("'{name}' is no plain file name")));
         }
         let meta = match std::fs::metadata(&path) {

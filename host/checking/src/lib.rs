@@ -27,27 +27,33 @@
 //! ```
 
 mod checker;
+mod diffusion;
 mod embedding;
 mod error;
 mod executors;
 mod folder;
 mod golden;
 mod graph;
+mod image;
 mod lane;
 mod philox;
 mod pieces;
+pub mod pixels;
 mod reduce;
 mod runtime;
 mod sampler;
 mod template;
 mod text;
+mod vision;
 
 pub use checker::request_number;
+pub use diffusion::{Image, ImageRequest, Noise, Pipeline, Pixels};
 pub use embedding::{Embedded, EmbeddingModel};
 pub use error::CheckingError;
 pub use executors::{ExecutorConfig, Executors, ModelConfig};
 pub use folder::identity;
 pub use golden::{answers_as_known, measured, quarantined};
+pub use image::ImageModel;
 pub use philox::philox4x32_10;
 pub use runtime::{Provider, Runtime, RuntimeConfig};
 pub use sampler::Sampler;
@@ -56,3 +62,4 @@ pub use text::{
     Completion, Finish, GenerateEnd, GenerateRequest, GeneratedToken, MOST_TOGETHER, Prompt, Rendered,
     Replay, ReplayRequest, TextModel,
 };
+pub use vision::{Face, Landmarks, Sight, VisionModel};

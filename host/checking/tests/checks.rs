@@ -48,6 +48,8 @@ async fn the_kinds_served_are_those_of_the_models() {
         ("text.tokenize".into(), texts.clone()),
         ("text.replay".into(), texts),
         ("embedding.embed".into(), vec![EMBED.to_owned()]),
+        // Facts about a picture need no model.
+        ("image.features".into(), Vec::new()),
     ];
     assert_eq!(kinds, want);
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{demo, doctor, miner, policy, replay, reports, simulate, task, validator};
+use crate::commands::{demo, doctor, gallery, miner, policy, replay, reports, simulate, task, validator};
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -55,6 +55,8 @@ enum Command {
     Explain(reports::ExplainArgs),
     /// Show the last weights.
     Weights(reports::JsonArgs),
+    /// Show pictures that were judged: what was asked, the miner's, the checker's, and the verdict.
+    Gallery(gallery::Args),
     /// Settle recorded periods again under another policy or other weights of tasks; never writes.
     Replay(replay::Args),
     /// Print a policy as TOML.
@@ -102,6 +104,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Scores(args) => reports::scores(args, config()?).await,
             Command::Explain(args) => reports::explain(args, config()?).await,
             Command::Weights(args) => reports::weights(args, config()?).await,
+            Command::Gallery(args) => gallery::run(args, config()?).await,
             Command::Replay(args) => replay::run(args, config()?).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Policy(args) => policy::run(&args),

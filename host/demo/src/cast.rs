@@ -15,7 +15,9 @@ pub struct Role {
     pub chat_per_hour: u32,
     /// Announced vectors per hour.
     pub vectors_per_hour: u32,
-    /// Tokens per second that one reply is held to.
+    /// Announced steps over 64 × 64 pixels per hour, of images and of avatars each.
+    pub steps_per_hour: u32,
+    /// Tokens, or steps, per second that one reply is held to.
     pub pace: Option<u32>,
     /// Requests per minute that it serves of each task, one at a time; the rest gets 429.
     pub requests_per_minute: Option<u32>,
@@ -24,6 +26,7 @@ pub struct Role {
 /// What the faster honest miner announces.
 const CHAT: u32 = 15_000;
 const VECTORS: u32 = 3_600;
+const STEPS: u32 = 7_200;
 
 const FAST: Role = Role {
     kind: "honest-fast",
@@ -31,6 +34,7 @@ const FAST: Role = Role {
     character: None,
     chat_per_hour: CHAT,
     vectors_per_hour: VECTORS,
+    steps_per_hour: STEPS,
     pace: None,
     requests_per_minute: None,
 };
@@ -43,6 +47,7 @@ pub const CAST: [Role; 6] = [
         about: "honest, on a machine of half the size",
         chat_per_hour: CHAT / 2,
         vectors_per_hour: VECTORS / 2,
+        steps_per_hour: STEPS / 2,
         pace: Some(8),
         ..FAST
     },
@@ -60,7 +65,7 @@ pub const CAST: [Role; 6] = [
     },
     Role {
         kind: "impostor",
-        about: "answers with canned text and made-up vectors, at once",
+        about: "answers with canned text, made-up vectors and pictures of one step, at once",
         character: Some(Character::Impostor),
         ..FAST
     },
@@ -69,6 +74,7 @@ pub const CAST: [Role; 6] = [
         about: "announces four times what it serves and rate-limits the rest",
         chat_per_hour: CHAT * 4,
         vectors_per_hour: VECTORS * 4,
+        steps_per_hour: STEPS * 4,
         requests_per_minute: Some(9),
         ..FAST
     },

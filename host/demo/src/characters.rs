@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nineteen_checking::{Executors, TextModel};
 use nineteen_domain::Digest;
 use nineteen_domain::meet::BoxFuture;
-use nineteen_miner::{Backend, BackendError, ChatEnd, ChatWork, Embedded, Finish, Operation, Token};
+use nineteen_miner::{
+    Backend, BackendError, ChatEnd, ChatWork, Embedded, Finish, Operation, Picture, PictureWork, Token,
+};
 use tokio::sync::mpsc;
 
 /// One request in this many fails.
@@ -21,7 +23,7 @@ pub enum Character {
     Flaky,
     /// Serves int8 models under the names of the fp32 ones.
     Int8,
-    /// Sends the same text to everybody, and vectors made of hashes.
+    /// Sends the same text to everybody, vectors made of hashes, and pictures of a single step.
     Impostor,
 }
 
@@ -37,7 +39,12 @@ impl Character {
     pub fn wrap(self, honest: Arc<dyn Backend>, executors: &Executors) -> Arc<dyn Backend> {
         match self {
             Self::Int8 => honest,
-            Self::Flaky => Arc::new(Flaky { honest, chats: AtomicU64::new(0), batches: AtomicU64::new(0) }),
+            Self::Flaky => Arc::new(Flaky {
+                honest,
+                chats: AtomicU64::new(0),
+                batches: AtomicU64::new(0),
+                pictures: AtomicU64::new(0),
+            }),
             Self::Impostor => {
                 let text = executors.text("smollm2-135m-instruct");
                 Arc::new(Impostor { honest, text })
@@ -70,6 +77,7 @@ struct Flaky {
     honest: Arc<dyn Backend>,
     chats: AtomicU64,
     batches: AtomicU64,
+    pictures: AtomicU64,
 }
 
 fn fails(seen: &AtomicU64) -> Result<(), BackendError> {
@@ -100,6 +108,13 @@ impl Backend for Flaky {
         Box::pin(async move {
             fails(&self.batches)?;
             self.honest.embed(&model, texts).await
+        })
+    }
+
+    fn picture(&self, work: PictureWork) -> BoxFuture<'_, Result<Picture, BackendError>> {
+        Box::pin(async move {
+            fails(&self.pictures)?;
+            self.honest.picture(work).await
         })
     }
 }
@@ -159,6 +174,11 @@ impl Backend for Impostor {
             let words: usize = texts.iter().map(|t| t.split_whitespace().count() + 2).sum();
             Ok(Embedded { vectors, prompt_tokens: u32::try_from(words).unwrap_or(u32::MAX) })
         })
+    }
+
+    /// One step instead of as many as were asked for: a picture of the right kind for a tenth of the work.
+    fn picture(&self, work: PictureWork) -> BoxFuture<'_, Result<Picture, BackendError>> {
+        self.honest.picture(PictureWork { steps: 1, ..work })
     }
 }
 

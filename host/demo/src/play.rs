@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nineteen_domain::PeriodId;
 use nineteen_domain::policy::Policy;
+use nineteen_domain::{Hotkey, PeriodId};
 use nineteen_gateway::OperatorClient;
 use nineteen_store::Store;
+use nineteen_validator::gallery;
 use nineteen_validator::replay::{Question, Replay, replay};
 use nineteen_validator::report::{Scores, ValidatorStatus};
 
@@ -18,6 +19,8 @@ use crate::stage::{self, Stage};
 
 /// How long models may take to load.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Of each miner and task in the gallery.
+const PICTURES: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A validator that ends more often than this by itself does not work.
 const MOST_RESTARTS: u32 = 5;
@@ -55,6 +58,8 @@ pub struct Outcome {
     pub beside: Replay,
     /// Configuration of the validator, for `nineteen explain --config`.
     pub config: PathBuf,
+    /// A page with everybody's pictures beside the checker's.
+    pub gallery: PathBuf,
     /// Times that the validator was started again because somebody ended it.
     pub restarts: u32,
 }
@@ -93,20 +98,27 @@ pub async fn play(options: &Options) -> Result<Outcome> {
         let role = CAST.iter().zip(&stage.miners).find(|(_, place)| place.hotkey == miner.hotkey);
         miner.kind = role.map(|(role, _)| role.kind.to_owned());
     }
-    let beside = beside(options, &stage, scores.period)?;
-    Ok(Outcome { scores, beside, config: stage.validator_config, restarts })
+    let (beside, gallery) = look_back(options, &stage, scores.period)?;
+    Ok(Outcome { scores, beside, config: stage.validator_config, gallery, restarts })
 }
 
-/// The last period of the play under the other policy.
-fn beside(options: &Options, stage: &Stage, period: PeriodId) -> Result<Replay> {
+/// What is read from the store once the validator has closed it: the last period under the other policy, and the pictures.
+fn look_back(options: &Options, stage: &Stage, period: PeriodId) -> Result<(Replay, PathBuf)> {
     let store = Store::open_existing(&stage.dir.join("data"), nineteen_store::Options::default())?;
     let mut policy = options.beside.clone();
     policy.planning = stage::planning();
     let question =
         Question { policy: Some(policy), from: Some(period), to: Some(period), ..Question::default() };
     let replayed = replay(&store, &question)?;
+    let shots = gallery::shots(&store, &gallery::Wanted { each: PICTURES, ..gallery::Wanted::default() })?;
     store.close()?;
-    Ok(replayed)
+    let named = |hotkey: &Hotkey| {
+        let found = CAST.iter().zip(&stage.miners).find(|(_, place)| place.hotkey == *hotkey);
+        found.map(|(role, _)| role.kind.to_owned())
+    };
+    let page = stage.dir.join("gallery.html");
+    std::fs::write(&page, gallery::html(&shots, &named)).with_context(|| page.display().to_string())?;
+    Ok((replayed, page))
 }
 
 async fn wait_for_miners(stage: &Stage, miners: &mut [Actor]) -> Result<()> {

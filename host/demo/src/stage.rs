@@ -59,12 +59,12 @@ pub(crate) fn set(options: &Options) -> Result<Stage> {
     let subnet =
         Subnet { netuid: 19, owner: None, blocks: nineteen_chain::Blocks::default(), rules, neurons };
     LocalSubnet::create(&dir.join("subnet"), &subnet)?;
-    write_taskset(options, &dir)?;
+    let played = write_taskset(options, &dir)?;
     let operator = addr(*ports.first().context("no free port")?);
     let validator_config = dir.join("nineteen.toml");
     write(&validator_config, &validator_toml(options, operator))?;
     for (role, place) in CAST.iter().zip(&miners) {
-        write(&place.config, &miner_toml(options, role, place.addr, validator))?;
+        write(&place.config, &miner_toml(options, role, place.addr, validator, &played))?;
     }
     Ok(Stage { dir, validator_config, operator, miners })
 }
@@ -74,10 +74,12 @@ pub(crate) fn planning() -> Planning {
     Planning { share_multiplier: SHARE_MULTIPLIER, ..Policy::default_rules().planning }
 }
 
-/// The subnet's own task set with the demo's policy and short replies; tasks and weights stay as they are.
-fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
+/// The subnet's own task set with the demo's policy and short replies; tasks and weights stay as they are. Returns the
+/// tasks' names.
+fn write_taskset(options: &Options, dir: &Path) -> Result<Vec<String>> {
     let file = &options.taskset;
     let mut set = read(file)?;
+    let mut played = Vec::new();
     let base = std::path::absolute(file)?.parent().map(Path::to_owned).unwrap_or_default();
     if let Some(Value::Array(tasks)) = set.get_mut("task") {
         for task in tasks {
@@ -88,6 +90,9 @@ fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
                 {
                     params.insert("max_tokens_cap".into(), int(MAX_TOKENS));
                     params.insert("default_max_tokens".into(), int(MAX_TOKENS));
+                }
+                if let Some(Value::String(name)) = manifest.get("name") {
+                    played.push(name.clone());
                 }
                 let name = Path::new(&*folder).file_name().context("a task's folder has no name")?;
                 let copy = dir.join("tasks").join(name);
@@ -106,7 +111,8 @@ fn write_taskset(options: &Options, dir: &Path) -> Result<()> {
     policy.planning = planning();
     set.insert("policy".into(), Value::try_from(policy)?);
     set.remove("share_multiplier");
-    write(&dir.join("taskset.toml"), &set)
+    write(&dir.join("taskset.toml"), &set)?;
+    Ok(played)
 }
 
 fn read(file: &Path) -> Result<Table> {
@@ -129,7 +135,13 @@ fn validator_toml(options: &Options, operator: SocketAddr) -> Table {
     root
 }
 
-fn miner_toml(options: &Options, role: &crate::cast::Role, addr: SocketAddr, validator: Hotkey) -> Table {
+fn miner_toml(
+    options: &Options,
+    role: &crate::cast::Role,
+    addr: SocketAddr,
+    validator: Hotkey,
+    played: &[String],
+) -> Table {
     let mut root = common(options, &format!("keys/{}", role.kind));
     let mut chat = Table::new();
     chat.insert("operation".into(), "chat.completions".into());
@@ -142,8 +154,30 @@ fn miner_toml(options: &Options, role: &crate::cast::Role, addr: SocketAddr, val
     vectors.insert("operation".into(), "embeddings".into());
     vectors.insert("model".into(), "all-minilm-l6-v2".into());
     vectors.insert("capacity_per_hour".into(), f64::from(role.vectors_per_hour).into());
+    let mut images = Table::new();
+    images.insert("operation".into(), "images.generations".into());
+    images.insert("model".into(), "world-scenes".into());
+    images.insert("safety".into(), "world-safety".into());
+    images.insert("capacity_per_hour".into(), f64::from(role.steps_per_hour).into());
+    let mut avatars = images.clone();
+    avatars.insert("operation".into(), "avatars".into());
+    avatars.insert("model".into(), "world-portraits".into());
+    avatars.insert("detect".into(), "world-faces".into());
+    avatars.insert("identify".into(), "world-identity".into());
+    if let Some(pace) = role.pace {
+        for pictures in [&mut images, &mut avatars] {
+            pictures.insert("pace_tokens_per_s".into(), f64::from(pace).into());
+        }
+    }
     let mut tasks = Table::new();
-    for (name, mut task) in [("chat-smollm2-135m", chat), ("embed-minilm-l6", vectors)] {
+    let served = [
+        ("chat-smollm2-135m", chat),
+        ("embed-minilm-l6", vectors),
+        ("image-world-scenes", images),
+        ("avatar-world-portraits", avatars),
+    ];
+    // What the set does not name is not announced, and its models are not loaded.
+    for (name, mut task) in served.into_iter().filter(|(name, _)| played.iter().any(|p| p == name)) {
         if let Some(most) = role.requests_per_minute {
             task.insert("requests_per_minute".into(), f64::from(most).into());
             // A whole period is a minute here: what was saved up between windows would fill one.

@@ -80,10 +80,54 @@ pub struct Class {
     pub edges: Vec<f64>,
     /// Units of one exchange are not independent: the sum over them is divided by this, at least 1.
     pub design_effect: f64,
+    /// Where what is binned is not measured as such: how several numbers become one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logistic: Option<Logistic>,
     /// Units in each bin by honest condition.
     pub honest: BTreeMap<String, Vec<u64>>,
     /// By suspect.
     pub suspects: BTreeMap<String, Suspect>,
+}
+
+/// A logistic regression of dishonesty on several distances: `z = bias + Σ w (ln(x + 10⁻⁴) − mean)/deviation`, the
+/// logarithm of the odds that an answer is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logistic {
+    /// Names of the distances, each at least 0 and 0 for equal answers.
+    pub features: Vec<String>,
+    /// Of the logarithms.
+    pub mean: Vec<f64>,
+    /// Of the logarithms; above 0.
+    pub deviation: Vec<f64>,
+    /// One a feature.
+    pub weights: Vec<f64>,
+    /// What is left.
+    pub bias: f64,
+}
+
+impl Logistic {
+    /// `z` of these distances; `None` if one that it needs is not there. What is no number counts as 1.
+    #[must_use]
+    pub fn odds(&self, distances: &BTreeMap<String, f64>) -> Option<f64> {
+        let rows = self.features.iter().zip(&self.mean).zip(&self.deviation).zip(&self.weights);
+        rows.map(|(((name, mean), deviation), w)| {
+            let x = distances.get(name)?;
+            let x = if x.is_finite() { x.max(0.0) } else { 1.0 };
+            Some(w * ((x + 1e-4).ln() - mean) / deviation)
+        })
+        .sum::<Option<f64>>()
+        .map(|sum| sum + self.bias)
+    }
+
+    fn is_whole(&self) -> bool {
+        let n = self.features.len();
+        let numbers = self.mean.iter().chain(&self.weights).chain([&self.bias]);
+        (1..=MOST).contains(&n)
+            && [&self.mean, &self.deviation, &self.weights].iter().all(|list| list.len() == n)
+            && numbers.into_iter().all(|x| x.is_finite())
+            && self.deviation.iter().all(|d| d.is_finite() && *d > 0.0)
+    }
 }
 
 /// A suspect's table.
@@ -147,6 +191,9 @@ impl Class {
         if !(1.0..=1e3).contains(&self.design_effect) {
             return refuse("design_effect", "use a number from 1 to 1000");
         }
+        if self.logistic.as_ref().is_some_and(|l| !l.is_whole()) {
+            return refuse("logistic", "one finite mean, deviation above 0 and weight for every feature");
+        }
         if self.suspects.len() > MOST || self.honest.is_empty() {
             return refuse("suspects", "at most 64, and at least one honest condition");
         }
@@ -174,6 +221,7 @@ mod tests {
             statistic: "margin".into(),
             edges: vec![0.0, 1.0],
             design_effect: 1.0,
+            logistic: None,
             honest: BTreeMap::from([("fp32".into(), vec![1, 0, 0])]),
             suspects: BTreeMap::from([(
                 "int8".into(),
@@ -187,6 +235,26 @@ mod tests {
         let bins: Vec<usize> =
             [f64::NEG_INFINITY, 0.0, 0.5, 1.0, 1.1, f64::INFINITY, f64::NAN].map(|x| class().bin(x)).into();
         assert_eq!(bins, [0, 0, 1, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn several_distances_become_one_number() {
+        let logistic = Logistic {
+            features: vec!["error".into(), "ssim".into()],
+            mean: vec![(1e-4_f64).ln(), 0.0],
+            deviation: vec![1.0, 2.0],
+            weights: vec![2.0, 1.0],
+            bias: -3.0,
+        };
+        let z = |error: f64, ssim: f64| {
+            logistic.odds(&BTreeMap::from([("error".into(), error), ("ssim".into(), ssim)])).unwrap()
+        };
+        assert!((z(0.0, 0.9999) + 3.0).abs() < 1e-9);
+        assert!(z(0.5, 0.9999) > 5.0 && z(f64::NAN, 0.0).is_finite());
+        assert_eq!(logistic.odds(&BTreeMap::new()), None);
+        let mut class = class();
+        class.logistic = Some(Logistic { deviation: vec![1.0, 0.0], ..logistic });
+        assert_eq!(class.validate().unwrap_err().0, "logistic");
     }
 
     #[test]

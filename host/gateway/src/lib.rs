@@ -5,6 +5,7 @@
 //! | route | what |
 //! |---|---|
 //! | `GET /healthz` | 200 once the first period is planned |
+//! | `GET /metrics` | the same and the control miner, for Prometheus |
 //! | `GET /v1/status` | period, queues, backlog, store, versions |
 //! | `GET /v1/tasks` | live tasks with digests and budgets |
 //! | `GET /v1/scores` | every miner and task of the last settled period |
@@ -12,6 +13,7 @@
 //! | `GET /v1/weights` | the last weights set |
 
 mod client;
+mod metrics;
 mod server;
 
 pub use client::{OperatorClient, OperatorError};

@@ -12,6 +12,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics;
+
 /// Why the API does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -58,6 +60,7 @@ pub async fn serve(
 ) -> Result<(), GatewayError> {
     let app = Router::new()
         .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
         .route("/v1/status", get(|State(r): State<Reports>| answer(r, |r| r.status())))
         .route("/v1/tasks", get(|State(r): State<Reports>| answer(r, |r| r.tasks())))
         .route("/v1/scores", get(|State(r): State<Reports>| answer(r, |r| r.scores())))
@@ -72,6 +75,16 @@ pub async fn serve(
 
 async fn health(State(reports): State<Reports>) -> Response {
     answer(reports, |r| r.status()).await
+}
+
+async fn metrics(State(reports): State<Reports>) -> Response {
+    match tokio::task::spawn_blocking(move || reports.status()).await {
+        Ok(Ok(status)) => {
+            ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&status))
+                .into_response()
+        }
+        _ => error(StatusCode::SERVICE_UNAVAILABLE, "gateway.metrics", "no numbers now; see the log"),
+    }
 }
 
 #[derive(serde::Deserialize)]

@@ -3,6 +3,7 @@
 //! Engines of any kind implement it; messages and samplers are the words of `checking`, everything else is
 //! only what the protocol needs.
 
+use bytes::Bytes;
 pub use nineteen_checking::{Message, Sampler};
 use nineteen_domain::meet::BoxFuture;
 use tokio::sync::mpsc;
@@ -79,6 +80,57 @@ pub struct Embedded {
     pub prompt_tokens: u32,
 }
 
+/// A picture to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PictureWork {
+    /// Name of the pipeline.
+    pub model: String,
+    /// What it shall show.
+    pub prompt: String,
+    /// What it shall not show.
+    pub negative_prompt: String,
+    /// Of the noise.
+    pub seed: u64,
+    /// 1 to 150.
+    pub steps: u32,
+    /// 0 to 50; up to 1 the negative prompt is not looked at.
+    pub guidance: f32,
+    /// Pixels, a multiple of 8.
+    pub width: u32,
+    /// Pixels, a multiple of 8.
+    pub height: u32,
+    /// By the names of `docs/checks.md`; absent, the pipeline's own.
+    pub scheduler: Option<String>,
+    /// `torch` or `philox`; absent, `torch`.
+    pub noise: Option<String>,
+    /// The picture to begin from, and how much of the way to go back into noise, in (0, 1].
+    pub init: Option<(Bytes, f32)>,
+    /// Whose face it shall have.
+    pub face: Option<Face>,
+    /// The classifier that decides whether it is flagged.
+    pub safety: Option<String>,
+}
+
+/// A face that an avatar shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Face {
+    /// A photograph in a file's bytes.
+    pub photo: Bytes,
+    /// The model that finds faces.
+    pub detect: String,
+    /// The model that makes a face's vector.
+    pub identify: String,
+}
+
+/// A picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// As PNG.
+    pub png: Bytes,
+    /// Whether the safety model objects: then it is not shown.
+    pub flagged: bool,
+}
+
 /// Why an engine gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
@@ -86,6 +138,9 @@ pub enum BackendError {
     /// refuses.
     #[error("{0}")]
     BadRequest(String),
+    /// The photograph shows no face.
+    #[error("no face is found in the photograph")]
+    NoFace,
     /// The engine is full now.
     #[error("the model is busy")]
     Busy,
@@ -108,4 +163,7 @@ pub trait Backend: Send + Sync {
 
     /// Embeds texts.
     fn embed(&self, model: &str, texts: Vec<String>) -> BoxFuture<'_, Result<Embedded, BackendError>>;
+
+    /// Makes a picture.
+    fn picture(&self, work: PictureWork) -> BoxFuture<'_, Result<Picture, BackendError>>;
 }

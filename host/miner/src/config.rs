@@ -21,15 +21,26 @@ pub enum Operation {
     /// `POST /v1/embeddings`.
     #[serde(rename = "embeddings")]
     Embeddings,
+    /// `POST /v1/images/generations`.
+    #[serde(rename = "images.generations")]
+    Images,
+    /// `POST /v1/avatars`.
+    #[serde(rename = "avatars")]
+    Avatars,
 }
 
 impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Chat, Self::Embeddings, Self::Images, Self::Avatars];
+
     /// As manifests write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat.completions",
             Self::Embeddings => "embeddings",
+            Self::Images => "images.generations",
+            Self::Avatars => "avatars",
         }
     }
 }
@@ -82,13 +93,22 @@ pub struct TaskConfig {
     /// Requests per minute; absent is no limit. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<f64>,
-    /// Units (completion tokens for chat, texts for embeddings) per minute; absent is no limit. Above 0.
+    /// Units (completion tokens, texts, steps over 64 × 64 pixels) per minute; absent is no limit. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units_per_minute: Option<f64>,
     /// Seconds' worth of these two limits that may come at once after a quiet time, 1 to 3,600.
     #[serde(default = "burst_s")]
     pub burst_s: u32,
-    /// Tokens per second that one reply is held to, for a machine that also does other work; absent is as
+    /// Pictures: the classifier whose word decides whether one is flagged; absent flags nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<ModelName>,
+    /// Avatars: what finds the face in the photograph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detect: Option<ModelName>,
+    /// Avatars: what makes the vector of a face that the pipeline is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identify: Option<ModelName>,
+    /// Tokens (for pictures, units) per second that one reply is held to, for a machine that also does other work; absent is as
     /// fast as it goes. Above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace_tokens_per_s: Option<f64>,
@@ -136,9 +156,17 @@ impl TaskConfig {
             requests_per_minute: None,
             units_per_minute: None,
             burst_s: 60,
+            safety: None,
+            detect: None,
+            identify: None,
             pace_tokens_per_s: None,
             max_tokens: 4_096,
         }
+    }
+
+    /// Every model that it takes.
+    pub fn models(&self) -> impl Iterator<Item = &ModelName> {
+        std::iter::once(&self.model).chain(&self.safety).chain(&self.detect).chain(&self.identify)
     }
 }
 
@@ -196,6 +224,16 @@ impl MinerConfig {
             if !(1..=3_600).contains(&task.burst_s) {
                 return fail(key("burst_s"), "expected 1 to 3600");
             }
+            let avatars = task.operation == Operation::Avatars;
+            for (field, model) in [("detect", &task.detect), ("identify", &task.identify)] {
+                if model.is_some() != avatars {
+                    return fail(key(field), "avatars need a model here, nothing else takes one");
+                }
+            }
+            let pictures = avatars || task.operation == Operation::Images;
+            if task.safety.is_some() && !pictures {
+                return fail(key("safety"), "only images.generations and avatars take one");
+            }
             if !(1..=1 << 20).contains(&task.max_tokens) {
                 return fail(key("max_tokens"), "expected 1 to 1048576");
             }
@@ -249,6 +287,8 @@ mod tests {
             ("units_per_minute = 1500", "burst_s = 0"),
             ("units_per_minute = 1500", "cheat = true"),
             ("\"chat.completions\"", "\"chat\""),
+            ("\"chat.completions\"", "\"avatars\""),
+            ("units_per_minute = 1500", "safety = \"world-safety\""),
             ("listen = ", "listens = "),
         ] {
             let e = MinerConfig::from_toml(&GOOD.replace(from, to)).unwrap_err();

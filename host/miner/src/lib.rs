@@ -1,4 +1,4 @@
-//! The reference miner: serves chat and embeddings to validators as an honest operator would.
+//! The reference miner: serves chat, embeddings and pictures to validators as an honest operator would.
 //!
 //! Not for cheating: what a dishonest miner does lives in test and demo code, which implements [`Backend`]
 //! or wraps [`router`]. Not needed by the validator.
@@ -17,10 +17,15 @@ mod embeddings;
 mod error;
 mod limits;
 mod onnx;
+mod pictures;
 mod server;
 
-pub use backend::{Backend, BackendError, ChatEnd, ChatWork, Embedded, Finish, Message, Sampler, Token};
+pub use backend::{
+    Backend, BackendError, ChatEnd, ChatWork, Embedded, Face, Finish, Message, Picture, PictureWork, Sampler,
+    Token,
+};
 pub use config::{MinerConfig, Operation, TaskConfig};
 pub use error::MinerError;
 pub use onnx::OnnxBackend;
+pub use pictures::{picture_reply, picture_work};
 pub use server::{MinerState, router, serve, serve_router};

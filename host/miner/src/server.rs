@@ -109,6 +109,8 @@ pub fn router(state: Arc<MinerState>) -> Router {
         .route(nineteen_wire::CAPACITY_PATH, get(capacity))
         .route("/v1/chat/completions", post(crate::chat::handle))
         .route("/v1/embeddings", post(crate::embeddings::handle))
+        .route("/v1/images/generations", post(crate::pictures::images))
+        .route("/v1/avatars", post(crate::pictures::avatars))
         .fallback(async || ApiError::unknown_path())
         .method_not_allowed_fallback(async || ApiError::wrong_method())
         .layer(middleware::from_fn_with_state(Arc::clone(&state), authenticate))

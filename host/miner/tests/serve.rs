@@ -21,8 +21,8 @@ use nineteen_domain::task::ReplyLimits;
 use nineteen_domain::{Exchange, Hotkey, Request};
 use nineteen_miner::check::{self, Options, Status};
 use nineteen_miner::{
-    Backend, BackendError, ChatEnd, ChatWork, Embedded, Finish, MinerConfig, MinerState, Operation, Sampler,
-    Token, router, serve, serve_router,
+    Backend, BackendError, ChatEnd, ChatWork, Embedded, Finish, MinerConfig, MinerState, Operation, Picture,
+    PictureWork, Sampler, Token, router, serve, serve_router,
 };
 use nineteen_wire::schema::Schema;
 use nineteen_wire::{Auth, Call, Client, ClientConfig, Keypair, Target};
@@ -51,7 +51,12 @@ fn hash(text: &str) -> u64 {
 
 impl Backend for Letters {
     fn serves(&self, operation: Operation, model: &str) -> bool {
-        matches!((operation, model), (Operation::Chat, "letters") | (Operation::Embeddings, "vectors"))
+        matches!(
+            (operation, model),
+            (Operation::Chat, "letters")
+                | (Operation::Embeddings, "vectors")
+                | (Operation::Images | Operation::Avatars, "pictures")
+        )
     }
 
     fn chat(
@@ -106,6 +111,16 @@ impl Backend for Letters {
                 .collect();
             let prompt_tokens = texts.iter().map(|t| t.split_whitespace().count() as u32 + 2).sum();
             Ok(Embedded { vectors, prompt_tokens })
+        })
+    }
+
+    fn picture(&self, work: PictureWork) -> BoxFuture<'_, Result<Picture, BackendError>> {
+        Box::pin(async move {
+            if work.face.is_some_and(|f| f.photo.is_empty()) {
+                return Err(BackendError::NoFace);
+            }
+            let flagged = work.prompt.contains("sigil");
+            Ok(Picture { png: format!("{} {}", work.prompt, work.seed).into(), flagged })
         })
     }
 }

@@ -11,6 +11,7 @@ mod control_miner;
 mod error;
 mod facts;
 mod fingerprints;
+pub mod gallery;
 mod judge;
 pub mod registry;
 pub mod replay;

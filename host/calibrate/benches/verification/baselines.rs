@@ -53,6 +53,8 @@ pub(crate) fn check() -> Result<(), String> {
         claimed: vec![(0.5 - apart).ln(); 20],
         same: vec![true; 20],
         temperature: 0.8,
+        features: std::collections::BTreeMap::new(),
+        violation: None,
     };
     for (rank, distance, score) in [
         (0, 0.10, 1.0),

@@ -84,6 +84,7 @@ async fn collect(
     let scratch = tempfile::Builder::new().prefix("verification-").tempdir_in(cache)?;
     let setting = Setting {
         task: Task { name: live.manifest.name.clone(), model: calibration.model.name.clone() },
+        beside: Vec::new(),
         models_dir: cache.join("models"),
         scratch: scratch.path().to_owned(),
         runtime: Arc::clone(runtime),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nineteen_checking::{ExecutorConfig, Executors, ModelConfig};
 use nineteen_demo::Character;
 use nineteen_domain::{Hotkey, ModelName};
-use nineteen_miner::{Backend, MinerConfig, OnnxBackend};
+use nineteen_miner::{Backend, MinerConfig, OnnxBackend, TaskConfig};
 use nineteen_wire::keys;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -102,11 +102,11 @@ async fn models(
     character: Option<Character>,
 ) -> Result<Executors, Failure> {
     let mut models: Vec<ModelConfig> = Vec::new();
-    for task in miner.tasks.values() {
-        if models.iter().all(|m| m.name != task.model) {
-            let folder = character.and_then(|c| c.stands_in(task.model.as_str()));
+    for model in miner.tasks.values().flat_map(TaskConfig::models) {
+        if models.iter().all(|m| m.name != *model) {
+            let folder = character.and_then(|c| c.stands_in(model.as_str()));
             let folder = folder.map(ModelName::new).transpose().map_err(Failure::input)?;
-            models.push(ModelConfig { name: task.model.clone(), folder });
+            models.push(ModelConfig { name: model.clone(), folder });
         }
     }
     let c = &config.checking;

@@ -2,6 +2,7 @@
 
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod gallery;
 pub(crate) mod miner;
 pub(crate) mod policy;
 pub(crate) mod replay;

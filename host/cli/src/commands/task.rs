@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nineteen_calibrate::{Observed, Setting, Task, evaluate, fit, golden, html, observe_rows, observe_text};
+use nineteen_calibrate::{
+    Observed, Setting, Task, evaluate, fit, golden, html, observe_pictures, observe_rows, observe_text,
+    pictures,
+};
 use nineteen_domain::calibration::{self, CalibratedModel};
 use nineteen_domain::{Calibration, MasterSeed, ModelName};
+use nineteen_miner::Operation;
 use nineteen_validator::registry::{self, LiveTask};
 
-use crate::commands::validator::{runtime, sandbox};
+use crate::commands::validator::{runtime, sandbox, served_by_reference};
 use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
@@ -110,6 +114,7 @@ async fn calibrate(args: Calibrate, config: Config) -> Result<(), Failure> {
     ]);
     let setting = Setting {
         task: Task { name: live.manifest.name.clone(), model: model.clone() },
+        beside: beside(&live, &model),
         models_dir,
         scratch: scratch.path().to_owned(),
         runtime,
@@ -124,6 +129,20 @@ async fn calibrate(args: Calibrate, config: Config) -> Result<(), Failure> {
         (Some(file), _) => read_observations(file)?,
         (None, Kind::Text) => observe_text(&setting, &mut tell).await.map_err(Failure::input)?,
         (None, Kind::Rows) => observe_rows(&setting, &mut tell).await.map_err(Failure::input)?,
+        (None, Kind::Pictures) => {
+            let served = served_by_reference(&live.manifest).ok_or_else(|| {
+                Failure::input(format!("task '{}': operation: no pictures", live.manifest.name))
+            })?;
+            let plugin = std::sync::Arc::clone(&live.plugin);
+            let judge = move |request, exchange, checker| -> nineteen_domain::meet::BoxFuture<'static, _> {
+                let plugin = std::sync::Arc::clone(&plugin);
+                Box::pin(async move {
+                    plugin.judge(request, exchange, checker).await.result.map_err(|e| e.to_string())
+                })
+            };
+            let class = if served.operation == Operation::Avatars { "avatars" } else { "images" };
+            observe_pictures(&setting, class, &served, &judge, &mut tell).await.map_err(Failure::input)?
+        }
     };
     if let Some(file) = &args.observations {
         let lines: Result<Vec<String>, _> = observed.iter().map(serde_json::to_string).collect();
@@ -131,12 +150,17 @@ async fn calibrate(args: Calibrate, config: Config) -> Result<(), Failure> {
         std::fs::write(file, lines).map_err(|e| Failure::input(format!("{}: {e}", file.display())))?;
     }
     // Even requests make the tables, odd ones say what they are worth.
-    let (tables, held_out): (Vec<Observed>, Vec<Observed>) =
+    let (tables, mut held_out): (Vec<Observed>, Vec<Observed>) =
         observed.into_iter().partition(|o| o.exchange.is_multiple_of(2));
     let model = CalibratedModel { name: model, identity, precision };
     let mut made = fit(&setting.task.name, model, made_with, &tables);
     made.golden = Some(golden(&setting).await.map_err(Failure::input)?);
     made.validate().map_err(Failure::running)?;
+    for class in made.classes.values() {
+        if let Some(logistic) = &class.logistic {
+            pictures::measure(logistic, &mut held_out);
+        }
+    }
     tell("evaluating on the other half".into());
     let worth = evaluate::evaluate(&made, &held_out, &[]);
     if let Some(file) = &args.report {
@@ -167,6 +191,14 @@ async fn calibrate(args: Calibrate, config: Config) -> Result<(), Failure> {
 enum Kind {
     Text,
     Rows,
+    Pictures,
+}
+
+/// What the task's checks are asked of beside the model that is calibrated.
+fn beside(live: &LiveTask, model: &ModelName) -> Vec<ModelName> {
+    let pictures = live.manifest.grants.contains_key("image.generate");
+    let all = live.manifest.grants.values().flatten().filter(|m| pictures && *m != model);
+    all.cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 fn read_observations(file: &Path) -> Result<Vec<Observed>, Failure> {
@@ -181,13 +213,15 @@ fn read_observations(file: &Path) -> Result<Vec<Observed>, Failure> {
 
 /// What the task is granted says what it is judged by.
 fn granted(live: &LiveTask) -> Result<(Kind, ModelName), Failure> {
-    for (kind, name) in [(Kind::Text, "text.replay"), (Kind::Rows, "embedding.embed")] {
+    let kinds =
+        [(Kind::Text, "text.replay"), (Kind::Rows, "embedding.embed"), (Kind::Pictures, "image.generate")];
+    for (kind, name) in kinds {
         if let Some(model) = live.manifest.grants.get(name).and_then(|models| models.first()) {
             return Ok((kind, model.clone()));
         }
     }
     Err(Failure::input(format!(
-        "task '{}': grants: neither text.replay nor embedding.embed, the checks that can be calibrated",
+        "task '{}': grants: none of text.replay, embedding.embed and image.generate, the checks that can be calibrated",
         live.manifest.name
     )))
 }

@@ -8,8 +8,9 @@ use nineteen_chain::LocalSubnet;
 use nineteen_checking::{ExecutorConfig, Executors, Runtime, RuntimeConfig, answers_as_known, quarantined};
 use nineteen_domain::meet::{Chain, Checker};
 use nineteen_domain::policy::Policy;
-use nineteen_domain::task::TaskSet;
+use nineteen_domain::task::{Manifest, TaskSet};
 use nineteen_domain::{MasterSeed, ModelName, TaskName};
+use nineteen_miner::Operation;
 use nineteen_sandbox::{Sandbox, SandboxConfig};
 use nineteen_store::{Options, Retention, Store};
 use nineteen_validator::registry::{self, Declared, Tasks};
@@ -128,7 +129,7 @@ async fn run_control_miner(
     let served: BTreeMap<TaskName, nineteen_miner::TaskConfig> = tasks
         .by_name
         .iter()
-        .filter_map(|(name, task)| Some((name.clone(), served_by_control(task)?)))
+        .filter_map(|(name, task)| Some((name.clone(), served_by_reference(&task.manifest)?)))
         .collect();
     if served.is_empty() {
         return Ok(());
@@ -159,15 +160,25 @@ async fn run_control_miner(
     Ok(())
 }
 
-/// How the control miner serves a task; `None` for work that the reference miner does not do.
-fn served_by_control(task: &registry::LiveTask) -> Option<nineteen_miner::TaskConfig> {
-    let operation = match task.manifest.operation.as_str() {
-        "chat.completions" => nineteen_miner::Operation::Chat,
-        "embeddings" => nineteen_miner::Operation::Embeddings,
-        _ => return None,
+/// How the reference miner serves a task; `None` for work that it does not do.
+pub(crate) fn served_by_reference(manifest: &Manifest) -> Option<nineteen_miner::TaskConfig> {
+    let operation = manifest.operation.as_str();
+    let operation = Operation::ALL.into_iter().find(|o| o.as_str() == operation)?;
+    let granted = |kind: &str| manifest.grants.get(kind).and_then(|models| models.first()).cloned();
+    let model = match operation {
+        Operation::Chat => granted("text.replay"),
+        Operation::Embeddings => granted("embedding.embed"),
+        Operation::Images | Operation::Avatars => granted("image.generate"),
     };
-    let model = task.manifest.grants.values().flatten().next()?.clone();
-    Some(nineteen_miner::TaskConfig::one_at_a_time(operation, model))
+    let mut served = nineteen_miner::TaskConfig::one_at_a_time(operation, model?);
+    if matches!(operation, Operation::Images | Operation::Avatars) {
+        served.safety = granted("vision.classify");
+    }
+    if operation == Operation::Avatars {
+        // The face's model comes first among those of its kind; the others describe pictures.
+        (served.detect, served.identify) = (granted("vision.faces"), granted("vision.embed"));
+    }
+    Some(served)
 }
 
 fn flatten(part: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Result<(), Failure> {

@@ -101,6 +101,8 @@ impl Operation {
         match self {
             Self::Chat => CHAT,
             Self::Embeddings => EMBEDDINGS,
+            Self::Images => "/v1/images/generations",
+            Self::Avatars => "/v1/avatars",
         }
     }
 }
@@ -309,6 +311,9 @@ async fn errors(probe: &Probe, chat: bool, embeddings: bool, report: &mut Report
                 json!({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4})
             }
             Operation::Embeddings => json!({"model": model, "input": ["Hello"]}),
+            Operation::Images | Operation::Avatars => json!({
+                "model": model, "prompt": "a circle", "steps": 1, "guidance": 1, "width": 64, "height": 64,
+            }),
         };
         let reply = probe.post(operation.path(), &body).await;
         let name = format!("error.model.{}", operation.as_str());
