@@ -32,7 +32,7 @@ const WEIGHTS: [Weights; 6] = [
     Weights::suspect("int4", From::Changed(Change::Int4)),
 ];
 /// What is done with the reference's own weights.
-const TRICKS: [Trick; 12] = [
+const TRICKS: [Trick; 16] = [
     Trick::OtherSeed,
     Trick::HalfSteps,
     Trick::OneStepLess,
@@ -45,6 +45,10 @@ const TRICKS: [Trick; 12] = [
     Trick::Jpeg30,
     Trick::Upscaled,
     Trick::Shifted,
+    Trick::Photo,
+    Trick::WarpedPhoto,
+    Trick::OtherPerson,
+    Trick::TwoFaces,
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,14 @@ enum Trick {
     Jpeg30,
     Upscaled,
     Shifted,
+    /// Avatars: the photograph itself.
+    Photo,
+    /// Avatars: the photograph, moved, shrunk and mirrored.
+    WarpedPhoto,
+    /// Avatars: somebody else's.
+    OtherPerson,
+    /// Avatars: the portrait twice, side by side.
+    TwoFaces,
 }
 
 impl Trick {
@@ -78,7 +90,16 @@ impl Trick {
             Self::Jpeg30 => "jpeg-30",
             Self::Upscaled => "upscaled",
             Self::Shifted => "shifted",
+            Self::Photo => "photograph",
+            Self::WarpedPhoto => "warped-photograph",
+            Self::OtherPerson => "other-person",
+            Self::TwoFaces => "two-faces",
         }
+    }
+
+    /// Whether it takes a photograph.
+    const fn of_faces(self) -> bool {
+        matches!(self, Self::Photo | Self::WarpedPhoto | Self::OtherPerson | Self::TwoFaces)
     }
 }
 
@@ -156,6 +177,9 @@ pub async fn observe_pictures(
         if setting.honest_only {
             break;
         }
+        if trick.of_faces() && works.iter().any(|w| w.face.is_none()) {
+            continue;
+        }
         tell(trick.name().to_owned());
         seen.extend(see(trick.name(), false, tricked(trick, &honest, &works, &own).await?).await?);
     }
@@ -228,7 +252,54 @@ async fn tricked(
             Some(pixels::resized(&small, p.width, p.height))
         }),
         Trick::Shifted => drawn(&|picture| Some(pixels::shifted(picture, 1, 1))),
+        Trick::Photo => photographs(works, &|photo| photo),
+        Trick::WarpedPhoto => photographs(works, &|photo| {
+            let small = pixels::resized(&photo, photo.width * 7 / 8, photo.height * 7 / 8);
+            laid(&photo, &mirrored(&small), 4, 5)
+        }),
+        Trick::OtherPerson => {
+            let face = |n: usize, w: &PictureWork| next(n).map_or(w.face.clone(), |o| o.face.clone());
+            all(engine, &with(&|n, w| PictureWork { face: face(n, &w), ..w })).await
+        }
+        Trick::TwoFaces => drawn(&|p| {
+            let half = pixels::resized(p, p.width / 2, p.height / 2);
+            let grey = Pixels { width: p.width, height: p.height, rgb: vec![128; p.rgb.len()] };
+            Some(laid(&laid(&grey, &half, 0, p.height / 4), &half, p.width / 2, p.height / 4))
+        }),
     }
+}
+
+fn photographs(
+    works: &[PictureWork],
+    change: &dyn Fn(Pixels) -> Pixels,
+) -> Result<Vec<Picture>, CalibrateError> {
+    works
+        .iter()
+        .map(|w| {
+            let photo = w.face.as_ref().and_then(|f| decoded(&f.photo));
+            let photo = photo.ok_or_else(|| CalibrateError::Request("a photograph cannot be read".into()))?;
+            Ok(Picture { png: Bytes::from(pixels::encode_png(&change(photo))), flagged: false })
+        })
+        .collect()
+}
+
+fn mirrored(p: &Pixels) -> Pixels {
+    let rows = p.rgb.chunks(p.width.max(1) * 3);
+    let rgb = rows.flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten().copied()).collect();
+    Pixels { width: p.width, height: p.height, rgb }
+}
+
+/// One picture upon another, its upper left corner at this place.
+fn laid(under: &Pixels, over: &Pixels, left: usize, top: usize) -> Pixels {
+    let mut rgb = under.rgb.clone();
+    for (y, row) in over.rgb.chunks(over.width.max(1) * 3).enumerate() {
+        let start = ((top + y) * under.width + left) * 3;
+        let most = under.width.saturating_sub(left) * 3;
+        for (to, from) in rgb.iter_mut().skip(start).take(most).zip(row) {
+            *to = *from;
+        }
+    }
+    Pixels { width: under.width, height: under.height, rgb }
 }
 
 fn decoded(bytes: &[u8]) -> Option<Pixels> {

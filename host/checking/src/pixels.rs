@@ -1,8 +1,8 @@
 //! Pictures as bytes and as pixels: what a stranger's file holds, facts about it, and how two pictures differ.
 //!
-//! For: deciding under limits whether bytes are one still picture, and numbers that are the same on every machine. Not
-//! for: judging. The one idea: everything is plain arithmetic in a fixed order; no library whose result depends on the
-//! instructions that a machine has touches a number here, save the decoders, whose results the formats fix.
+//! For: deciding under limits whether bytes are one still picture, and numbers by which two pictures are told apart. Not
+//! for: judging. The one idea: everything is plain double-precision arithmetic in a fixed order, so two machines differ by
+//! no more than the last place of their cosine; the decoders' results are fixed by the formats.
 
 mod compare;
 mod container;

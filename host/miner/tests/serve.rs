@@ -147,13 +147,17 @@ fn config(more: &str) -> MinerConfig {
 }
 
 async fn start(more: &str, pause_ms: u64) -> Miner {
+    start_with(config(more), pause_ms).await
+}
+
+async fn start_with(config: MinerConfig, pause_ms: u64) -> Miner {
     let backend = Arc::new(Letters { pause: Duration::from_millis(pause_ms), ..Letters::default() });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = Target { addr: listener.local_addr().unwrap(), hotkey: keys(2).hotkey() };
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let serving =
-        serve(config(more), listener, Arc::clone(&backend) as Arc<dyn Backend>, keys(2), shutdown.clone());
+        serve(config, listener, Arc::clone(&backend) as Arc<dyn Backend>, keys(2), shutdown.clone());
     tasks.spawn(async move { serving.await.unwrap() });
     Miner { target, backend, shutdown, tasks }
 }
@@ -492,4 +496,85 @@ fn an_address_is_literal() {
     for bad in ["http://miner.example:80", "https://1.2.3.4:80", "1.2.3.4", ""] {
         assert!(check::address(bad).is_err(), "{bad}");
     }
+}
+
+const PICTURES: &str = r#"
+    [tasks.images]
+    operation = "images.generations"
+    model = "pictures"
+    safety = "safety"
+    capacity_per_hour = 100
+    units_per_minute = 30
+    [tasks.avatars]
+    operation = "avatars"
+    model = "pictures"
+    detect = "faces"
+    identify = "identity"
+    capacity_per_hour = 100
+"#;
+
+fn picture(more: &Value) -> Value {
+    let mut body = json!({
+        "model": "pictures", "prompt": "a circle", "negative_prompt": "", "seed": 7, "steps": 12, "guidance": 3.0,
+        "width": 64, "height": 64, "scheduler": "ddim", "noise": "torch", "response_format": "b64_json",
+        "request_id": "00000000000000ff",
+    });
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+#[tokio::test]
+async fn pictures_come_as_base64_and_what_is_flagged_is_withheld() {
+    const IMAGES: &str = "/v1/images/generations";
+    let miner = start_with(MinerConfig::from_toml(PICTURES).unwrap(), 0).await;
+    let asked = picture(&json!({}));
+    Schema::ImagesRequest.check(&asked).unwrap();
+    let reply = body(&post(&miner.target, IMAGES, asked).await);
+    Schema::ImagesReply.check(&reply).unwrap();
+    assert_eq!(reply["data"][0], json!({"b64_json": "YSBjaXJjbGUgNw==", "flagged": false}));
+    let reply =
+        body(&post(&miner.target, IMAGES, picture(&json!({"prompt": "the sigil", "steps": 1}))).await);
+    Schema::ImagesReply.check(&reply).unwrap();
+    assert_eq!(reply["data"][0], json!({"b64_json": null, "flagged": true}));
+    for (more, param) in [
+        (json!({"steps": 0}), json!("steps")),
+        (json!({"steps": 151}), json!("steps")),
+        (json!({"guidance": -1}), json!("guidance")),
+        (json!({"width": 63}), json!("width")),
+        (json!({"height": 4096}), json!("height")),
+        (json!({"n": 2}), json!("n")),
+        (json!({"response_format": "url"}), json!("response_format")),
+        (json!({"image": "no base64!", "strength": 0.5}), json!("image")),
+        (json!({"image": "AAAA"}), json!("strength")),
+        (json!({"strength": 0.5}), json!("strength")),
+        (json!({"seed": -1}), Value::Null),
+    ] {
+        let refused = post(&miner.target, IMAGES, picture(&more)).await;
+        assert_eq!((refused.status, &body(&refused)["error"]["param"]), (400, &param), "{more}");
+    }
+    // Thirteen steps are taken of thirty a minute: three more pictures are one too many.
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(post(&miner.target, IMAGES, picture(&json!({}))).await.status);
+    }
+    assert!(statuses.starts_with(&[200]) && statuses.ends_with(&[429]), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn an_avatar_needs_a_photograph_with_a_face() {
+    const AVATARS: &str = "/v1/avatars";
+    let miner = start_with(MinerConfig::from_toml(PICTURES).unwrap(), 0).await;
+    let asked = picture(&json!({"image": "AAAA"}));
+    Schema::AvatarsRequest.check(&asked).unwrap();
+    let reply = body(&post(&miner.target, AVATARS, asked).await);
+    Schema::AvatarsReply.check(&reply).unwrap();
+    let refused = post(&miner.target, AVATARS, picture(&json!({}))).await;
+    assert_eq!((refused.status, &body(&refused)["error"]["param"]), (400, &json!("image")));
+    // The fake engine finds no face in nothing.
+    let refused = post(&miner.target, AVATARS, picture(&json!({"image": ""}))).await;
+    let said = body(&refused);
+    Schema::Error.check(&said).unwrap();
+    assert_eq!((refused.status, &said["error"]["code"]), (422, &json!("no_face")));
 }

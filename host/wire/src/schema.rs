@@ -21,6 +21,14 @@ pub enum Schema {
     EmbeddingsRequest,
     /// Reply to an embeddings request.
     EmbeddingsReply,
+    /// Body of an images request.
+    ImagesRequest,
+    /// Reply to an images request.
+    ImagesReply,
+    /// Body of an avatars request.
+    AvatarsRequest,
+    /// Reply to an avatars request.
+    AvatarsReply,
     /// Body of any error.
     Error,
 }
@@ -67,6 +75,10 @@ schemas! {
     ChatChunk = "chat-chunk.json",
     EmbeddingsRequest = "embeddings-request.json",
     EmbeddingsReply = "embeddings-reply.json",
+    ImagesRequest = "images-request.json",
+    ImagesReply = "images-reply.json",
+    AvatarsRequest = "avatars-request.json",
+    AvatarsReply = "avatars-reply.json",
     Error = "error.json",
 }
 

@@ -18,7 +18,19 @@ pub struct Calibration {
 struct Class {
     edges: Vec<f64>,
     design_effect: f64,
+    /// How several distances become the one number that is binned.
+    logistic: Option<Logistic>,
     suspects: BTreeMap<String, Suspect>,
+}
+
+/// `z = bias + Σ w (ln(x + 10⁻⁴) − mean)/deviation`: the logarithm of the odds that an answer is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Logistic {
+    features: Vec<String>,
+    mean: Vec<f64>,
+    deviation: Vec<f64>,
+    weights: Vec<f64>,
+    bias: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -33,6 +45,23 @@ impl Calibration {
     /// Why they are no calibration.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|e| e.to_string())
+    }
+
+    /// `z` of these distances by the class's regression: the larger, the less likely is an honest answer. Each distance
+    /// is at least 0, and 0 for equal answers; what is not finite counts as 1. `None` where the class has no regression,
+    /// or a distance that it needs is not among them.
+    #[must_use]
+    pub fn logistic(&self, class: &str, distances: &[(&str, f64)]) -> Option<f64> {
+        let l = self.classes.get(class)?.logistic.as_ref()?;
+        let rows = l.features.iter().zip(&l.mean).zip(&l.deviation).zip(&l.weights);
+        let sum: Option<f64> = rows
+            .map(|(((name, mean), deviation), w)| {
+                let (_, x) = distances.iter().find(|(given, _)| given == name)?;
+                let x = if x.is_finite() { x.max(0.0) } else { 1.0 };
+                Some(w * ((x + 1e-4).ln() - mean) / deviation)
+            })
+            .sum();
+        sum.map(|sum| sum + l.bias).filter(|z| z.is_finite())
     }
 
     /// `Λ_k` of one exchange by suspect: the sum over its numbers, divided by the class's design effect. Empty where the
@@ -79,5 +108,23 @@ mod tests {
         assert_eq!(said, [("int8".to_owned(), 4.0)]);
         assert!(c.suspicions("seeded", [0.0].into_iter()).is_empty());
         assert!(Calibration::read(b"{}").is_err());
+    }
+
+    #[test]
+    fn distances_become_the_odds_that_the_host_fits() {
+        let file = FILE.replace(
+            r#""design_effect""#,
+            r#""logistic":{"features":["error","ssim"],"mean":[-9.210340371976182,0.0],"deviation":[1.0,2.0],
+            "weights":[2.0,1.0],"bias":-3.0},"design_effect""#,
+        );
+        let c = Calibration::read(file.as_bytes()).unwrap();
+        let z = |error: f64, ssim: f64| c.logistic("greedy", &[("ssim", ssim), ("error", error)]);
+        assert!((z(0.0, 0.9999).unwrap() + 3.0).abs() < 1e-9);
+        assert!(z(0.5, 0.9999).unwrap() > 5.0);
+        assert!(z(f64::NAN, -1.0).unwrap().is_finite());
+        assert_eq!(c.logistic("greedy", &[("error", 0.1)]), None, "a distance is missing");
+        assert_eq!(c.logistic("seeded", &[("error", 0.1), ("ssim", 0.1)]), None);
+        let without = Calibration::read(FILE.as_bytes()).unwrap();
+        assert_eq!(without.logistic("greedy", &[("error", 0.1), ("ssim", 0.1)]), None);
     }
 }

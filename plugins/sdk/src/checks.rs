@@ -9,6 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use crate::openai::Message;
 use crate::types::{Answer, Check};
 
+mod pictures;
+
+pub use pictures::{
+    Classes, Compared, Face, Fault, Features, Generated, ImageFacts, ImageFeatures, ImageGenerate, Landmarks,
+    VisionClassify, VisionEmbed, VisionFaces, Warp,
+};
+
 /// A check kind: how it is asked, and how its answer is read.
 pub trait Kind {
     /// The typed answer.
