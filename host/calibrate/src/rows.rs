@@ -11,7 +11,7 @@ use crate::weights::Change;
 
 const WEIGHTS: [Weights; 9] = [
     Weights::honest("fp32", From::Own),
-    Weights { name: "fp32-two-threads", honest: true, from: From::Own, intra: 2 },
+    Weights { intra: 2, ..Weights::honest("fp32-two-threads", From::Own) },
     Weights::honest("bf16-weights", From::Changed(Change::Bf16 { activations: false })),
     Weights::honest("fp16", From::Changed(Change::Fp16 { activations: true })),
     Weights::honest("bf16", From::Changed(Change::Bf16 { activations: true })),

@@ -101,6 +101,8 @@ pub(crate) struct Weights {
     pub(crate) from: From,
     /// Threads of one session.
     pub(crate) intra: usize,
+    /// Whether the runtime may rewrite graphs before it runs them.
+    pub(crate) optimised: bool,
 }
 
 pub(crate) enum From {
@@ -113,18 +115,18 @@ pub(crate) enum From {
 
 impl Weights {
     pub(crate) const fn honest(name: &'static str, from: From) -> Self {
-        Self { name, honest: true, from, intra: 1 }
+        Self { name, honest: true, from, intra: 1, optimised: true }
     }
 
     pub(crate) const fn suspect(name: &'static str, from: From) -> Self {
-        Self { name, honest: false, from, intra: 1 }
+        Self { name, honest: false, from, intra: 1, optimised: true }
     }
 }
 
 impl Setting {
     /// Starts the model with its own weights.
     pub(crate) async fn reference(&self) -> Result<Executors, CalibrateError> {
-        self.start(self.models_dir.clone(), self.task.model.clone(), 1).await
+        self.start(self.models_dir.clone(), self.task.model.clone(), (1, true)).await
     }
 
     /// Starts the model with other weights; `None` where this model cannot have them.
@@ -153,7 +155,7 @@ impl Setting {
                 (self.scratch.clone(), name)
             }
         };
-        Ok(Some((self.start(dir, name.clone(), weights.intra).await?, name)))
+        Ok(Some((self.start(dir, name.clone(), (weights.intra, weights.optimised)).await?, name)))
     }
 
     fn named(&self, ending: &str) -> Result<ModelName, CalibrateError> {
@@ -161,7 +163,12 @@ impl Setting {
         ModelName::new(&name).map_err(|e| CalibrateError::Request(e.to_string()))
     }
 
-    async fn start(&self, dir: PathBuf, model: ModelName, intra: usize) -> Result<Executors, CalibrateError> {
+    async fn start(
+        &self,
+        dir: PathBuf,
+        model: ModelName,
+        (intra, optimised): (usize, bool),
+    ) -> Result<Executors, CalibrateError> {
         for name in &self.beside {
             // A changed model lies in a folder of its own; what it is used with is linked to from there.
             let (from, to) = (self.models_dir.join(name.as_str()), dir.join(name.as_str()));
@@ -180,7 +187,8 @@ impl Setting {
                 .map(ModelConfig::from)
                 .collect(),
         };
-        let runtime = Arc::clone(&self.runtime);
+        let runtime =
+            if optimised { Arc::clone(&self.runtime) } else { Arc::new(self.runtime.unoptimised()) };
         let started = tokio::task::spawn_blocking(move || Executors::start(runtime, config)).await;
         Ok(started.map_err(lost)??)
     }

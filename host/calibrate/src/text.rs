@@ -31,7 +31,7 @@ const HIDDEN: &str =
 const WEIGHTS: [Weights; 10] = [
     // In batches of 16; replays, which it is held against, are alone.
     Weights::honest("fp32", From::Own),
-    Weights { name: "fp32-two-threads", honest: true, from: From::Own, intra: 2 },
+    Weights { intra: 2, ..Weights::honest("fp32-two-threads", From::Own) },
     Weights::honest("bf16-weights", From::Changed(Change::Bf16 { activations: false })),
     Weights::honest("fp16", From::Changed(Change::Fp16 { activations: true })),
     Weights::honest("bf16", From::Changed(Change::Bf16 { activations: true })),

@@ -20,6 +20,8 @@ const FLOAT16: u8 = 10;
 const BFLOAT16: u8 = 16;
 /// Values that share a scale in 4-bit formats.
 const BLOCK: usize = 32;
+/// Of another model's weights, over the spread of the weights.
+const OTHER: f32 = 0.1;
 
 /// What is done to the weights of every matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum Change {
     Int8,
     /// Rounded to 4 bits, one scale for 32 values.
     Int4,
+    /// Off by a tenth of their spread at random: a model of the same shape that was trained otherwise.
+    Other,
     /// Layers from the middle pass their input through: the matrices that write to the residual stream are zero.
     Without {
         /// How many.
@@ -141,7 +145,7 @@ pub fn write_variant(
 fn is_changed(change: Change, file: &str) -> bool {
     match change {
         Change::Fp16 { .. } | Change::Bf16 { .. } => file == GRAPH || file.ends_with("/model.onnx"),
-        Change::Int8 | Change::Int4 | Change::Without { .. } => {
+        Change::Int8 | Change::Int4 | Change::Other | Change::Without { .. } => {
             [GRAPH, "unet/model.onnx", "transformer/model.onnx"].contains(&file)
         }
     }
@@ -190,6 +194,13 @@ fn apply(change: Change, bytes: &mut [u8], tensor: &Tensor) {
         Change::Without { .. } => values.fill(0.0),
         Change::Fp16 { .. } => values.iter_mut().for_each(|v| *v = half(*v)),
         Change::Bf16 { .. } => values.iter_mut().for_each(|v| *v = brain(*v)),
+        Change::Other => {
+            let n = values.len().max(1) as f32;
+            let spread = (values.iter().map(|v| v * v).sum::<f32>() / n).sqrt();
+            // Even noise of variance 1, the same for a tensor of the same name.
+            let mut draw = splitmix(Digest::of(tensor.name.as_bytes()));
+            values.iter_mut().for_each(|v| *v += OTHER * spread * (draw() - 0.5) * 12.0_f32.sqrt());
+        }
         Change::Int8 | Change::Int4 => {
             let (group, steps) = if change == Change::Int8 { (inputs.max(1), 127.0) } else { (BLOCK, 7.0) };
             for output in 0..outputs {
@@ -214,6 +225,18 @@ fn apply(change: Change, bytes: &mut [u8], tensor: &Tensor) {
     }
     for (to, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
         *to = value.to_le_bytes();
+    }
+}
+
+/// Numbers in [0, 1), decided by a digest (`splitmix64`).
+fn splitmix(seed: Digest) -> impl FnMut() -> f32 {
+    let mut state = u64::from_le_bytes(*seed.as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 24) as f32
     }
 }
 
@@ -267,13 +290,13 @@ fn matrices(model: &[u8]) -> Option<Vec<Tensor>> {
     Some(tensors)
 }
 
-/// The graph with a cast to `kind` and back behind every matrix product but the last, so that products come out as a
+/// The graph with a cast to `kind` and back behind every product and convolution but the last, so that products come out as a
 /// device of that precision gives them (it accumulates in fp32 too).
 fn with_rounded_products(model: &[u8], kind: u8) -> Option<Vec<u8>> {
     let graph = Fields::of(model, 0..model.len()).find_map(|f| f.ok()?.of_bytes(7))?;
     let is_product = |at: Range<usize>| -> Option<bool> {
         let kind = Fields::of(model, at).find_map(|f| f.ok()?.of_bytes(4))?;
-        Some(matches!(model.get(kind)?, b"MatMul" | b"Gemm"))
+        Some(matches!(model.get(kind)?, b"MatMul" | b"Gemm" | b"Conv"))
     };
     let mut last = None;
     for field in Fields::of(model, graph.clone()) {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CheckingError;
@@ -86,6 +86,7 @@ pub struct Runtime {
     path: PathBuf,
     version: String,
     providers: Vec<Provider>,
+    optimised: bool,
 }
 
 impl fmt::Debug for Runtime {
@@ -157,7 +158,7 @@ impl Runtime {
                 return Err(refuse(format!("{} was built without it", path.display())));
             }
         }
-        let runtime = Self { environment, path, version, providers };
+        let runtime = Self { environment, path, version, providers, optimised: true };
         // Registers every provider once, so that a missing CUDA shows here and not at the first model.
         runtime.session_builder(1)?;
         Ok(Arc::new(runtime))
@@ -181,6 +182,19 @@ impl Runtime {
         &self.providers
     }
 
+    /// The same library, which runs graphs as they are written: what is fused and folded otherwise rounds otherwise, as it
+    /// does between devices.
+    #[must_use]
+    pub fn unoptimised(&self) -> Self {
+        Self {
+            environment: self.environment.clone(),
+            path: self.path.clone(),
+            version: self.version.clone(),
+            providers: self.providers.clone(),
+            optimised: false,
+        }
+    }
+
     /// The provider that answers carry: the first, which sessions refuse to start without.
     pub(crate) fn provider(&self) -> Provider {
         self.providers.first().copied().unwrap_or(Provider::Cpu)
@@ -202,6 +216,9 @@ impl Runtime {
         let builder = builder
             .with_auto_device(ort::session::builder::AutoDevicePolicy::PreferCPU)
             .map_err(|e| refuse(&e))?;
+        let level =
+            if self.optimised { GraphOptimizationLevel::All } else { GraphOptimizationLevel::Disable };
+        let builder = builder.with_optimization_level(level).map_err(|e| refuse(&e))?;
         let builder = builder.with_intra_threads(intra_threads.max(1)).map_err(|e| refuse(&e))?;
         let builder = builder.with_inter_threads(1).map_err(|e| refuse(&e))?;
         let builder = builder.with_intra_op_spinning(false).map_err(|e| refuse(&e))?;

@@ -24,9 +24,9 @@ pub struct Role {
 }
 
 /// What the faster honest miner announces.
-const CHAT: u32 = 15_000;
+const CHAT: u32 = 10_000;
 const VECTORS: u32 = 3_600;
-const STEPS: u32 = 7_200;
+const STEPS: u32 = 5_400;
 
 const FAST: Role = Role {
     kind: "honest-fast",

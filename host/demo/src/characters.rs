@@ -1,6 +1,7 @@
 //! Miners that do not play fair, as backends behind the reference miner's own protocol code.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,10 +29,12 @@ pub enum Character {
 }
 
 impl Character {
-    /// The folder of weights that it serves under the name of another model.
+    /// The folder of weights, among `models`, that it serves under the name of another model.
     #[must_use]
-    pub fn stands_in(self, model: &str) -> Option<String> {
-        (self == Self::Int8).then(|| format!("{model}-int8"))
+    pub fn stands_in(self, model: &str, models: &Path) -> Option<String> {
+        // Of small models that only look at pictures there is none: nobody would save by it.
+        let folder = format!("{model}-int8");
+        (self == Self::Int8 && models.join(&folder).is_dir()).then_some(folder)
     }
 
     /// Puts itself between the protocol and the honest backend.

@@ -127,15 +127,8 @@ impl From<BackendError> for ApiError {
     fn from(e: BackendError) -> Self {
         match e {
             BackendError::BadRequest(why) => Self::bad(None, why),
-            BackendError::NoFace => Self {
-                param: Some("image"),
-                ..Self::new(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    "invalid_request_error",
-                    "no_face",
-                    e.to_string(),
-                )
-            },
+            // Avatars answer with it; nobody else looks for faces.
+            BackendError::NoFace => Self::bad(Some("image"), e.to_string()),
             BackendError::Busy => Self::rate_limited(e.to_string(), 1),
             BackendError::Failed(why) => {
                 // The client learns that it failed; why is the operator's business.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::backend::{Face, Picture, PictureWork};
+use crate::backend::{BackendError, Face, Picture, PictureWork};
 use crate::config::{Operation, TaskConfig};
 use crate::error::ApiError;
 use crate::server::{MinerState, parse};
@@ -60,13 +60,20 @@ async fn serve(state: &MinerState, operation: Operation, body: PictureBody) -> R
     let place = served.gate.enter().await?;
     let started = Instant::now();
     let model = work.model.clone();
-    let picture = state.backend.picture(work).await?;
+    let reply = match state.backend.picture(work).await {
+        Ok(picture) => picture_reply(&model, &picture),
+        // An answer and no failure: whether there is a face is looked at like everything else.
+        Err(BackendError::NoFace) => {
+            replied(&model, &json!({"b64_json": null, "flagged": false, "no_face": true}))
+        }
+        Err(e) => return Err(e.into()),
+    };
     place.charge(units);
     if let Some(pace) = config.pace_tokens_per_s {
         let after = Duration::try_from_secs_f64(f64::from(units) / pace).unwrap_or_default();
         tokio::time::sleep_until(started + after).await;
     }
-    Ok(Json(picture_reply(&model, &picture)).into_response())
+    Ok(Json(reply).into_response())
 }
 
 /// What a request's body asks an engine for, as the reference miner reads it.
@@ -82,8 +89,12 @@ pub fn picture_work(body: &[u8], config: &TaskConfig) -> Result<PictureWork, Str
 #[must_use]
 pub fn picture_reply(model: &str, picture: &Picture) -> Value {
     let shown = if picture.flagged { Value::Null } else { Value::String(STANDARD.encode(&picture.png)) };
+    replied(model, &json!({"b64_json": shown, "flagged": picture.flagged}))
+}
+
+fn replied(model: &str, entry: &Value) -> Value {
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    json!({"created": created, "model": model, "data": [{"b64_json": shown, "flagged": picture.flagged}]})
+    json!({"created": created, "model": model, "data": [entry]})
 }
 
 fn work(body: PictureBody, config: &TaskConfig) -> Result<PictureWork, ApiError> {

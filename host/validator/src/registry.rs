@@ -374,6 +374,6 @@ mod tests {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks/taskset.toml");
         let (set, tasks) = read_set(&file).unwrap();
         assert_eq!(set.policy.name(), "default");
-        assert_eq!(tasks.len(), 2);
+        assert_eq!(tasks.len(), 4);
     }
 }

@@ -18,7 +18,7 @@ use nineteen_sdk::checks::{
     Face, Features, ImageFeatures, ImageGenerate, Landmarks, VisionClassify, VisionEmbed, VisionFaces,
 };
 use nineteen_sdk::hash::Fingerprint;
-use nineteen_sdk::{Cx, Ending, Exchange, Request, Rng, Stop, Verdict};
+use nineteen_sdk::{Cx, Exchange, Request, Rng, Stop, Verdict};
 
 use crate::params::Params;
 use crate::workflow::{Detect, Plan};
@@ -38,16 +38,13 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
     let photo = body.image.as_deref().and_then(unbase64);
     let photo = photo
         .ok_or_else(|| Stop::Inconclusive("request: this task did not make it: no photograph".into()))?;
-    let refused = exchange.ending == Ending::Complete && exchange.status == 422;
-    if let Some(detect) = plan.detect
-        && refused
-        && reply::refusal(exchange).as_deref() == Some("no_face")
-    {
-        return no_face(cx, detect, &photo);
-    }
     whole(exchange)?;
     match reply::read(exchange, p.judgement.max_picture_bytes)? {
         Reply::Flagged => flagged(&plan, cx, &body, &photo, exchange),
+        Reply::NoFace => match plan.detect {
+            Some(detect) => no_face(cx, detect, &photo),
+            None => Err(Stop::violation("reply.empty", "no step of the workflow looks for a face")),
+        },
         Reply::Picture(picture) => portrait(p, &plan, cx, (&body, exchange), &photo, &picture),
     }
 }
@@ -59,7 +56,7 @@ fn no_face(cx: &mut Cx, detect: &Detect, photo: &[u8]) -> Result<Verdict, Stop> 
     match best.map_or(0.0, |face| face.score) {
         score if score >= detect.high() => Err(Stop::violation(
             "photo.false_no_face",
-            format!("refused, though a face is there with score {score:.3}"),
+            format!("said that there is no face, though one is there with score {score:.3}"),
         )),
         score if score >= detect.low() => {
             Err(Stop::Inconclusive(format!("the photograph's face is doubtful, {score:.3}")))
@@ -91,7 +88,7 @@ fn face_of(detect: Option<&Detect>, found: Option<Vec<Vec<Face>>>) -> Result<Opt
         }
         None => Err(Stop::violation(
             "photo.no_face",
-            "answered, though there is no face on the photograph: 422 is due",
+            "answered, though there is no face on the photograph: `no_face` is due",
         )),
     }
 }

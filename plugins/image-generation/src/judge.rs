@@ -25,6 +25,7 @@ pub fn score(p: &Params, cx: &mut Cx, request: &Request, exchange: &Exchange) ->
     let picture = match reply::read(exchange, p.judgement.max_picture_bytes)? {
         Reply::Picture(picture) => picture,
         Reply::Flagged => return flagged(p, cx, &body, exchange),
+        Reply::NoFace => return Err(Stop::violation("reply.empty", "no face was looked for")),
     };
     let alone = cx.check(ImageFeatures { picture: &picture, others: &[], warp: false })?;
     let image = file(&p.judgement, &body, &alone)?;

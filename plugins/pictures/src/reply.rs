@@ -1,4 +1,4 @@
-//! A reply as one picture, or as a flag in its place.
+//! A reply as one picture, or as what stands in its place.
 
 use nineteen_sdk::{Exchange, Stop, clip};
 use serde::Deserialize;
@@ -11,6 +11,8 @@ pub enum Reply {
     Picture(Vec<u8>),
     /// The miner withholds it as unsafe.
     Flagged,
+    /// The miner sees no face on the photograph.
+    NoFace,
 }
 
 #[derive(Deserialize)]
@@ -23,6 +25,8 @@ struct Entry {
     b64_json: Option<String>,
     #[serde(default)]
     flagged: bool,
+    #[serde(default)]
+    no_face: bool,
 }
 
 /// Reads a whole reply; `most_bytes` is of the picture's file.
@@ -43,6 +47,9 @@ pub fn read(exchange: &Exchange, most_bytes: usize) -> Result<Reply, Stop> {
     };
     if entry.flagged {
         return Ok(Reply::Flagged);
+    }
+    if entry.no_face {
+        return Ok(Reply::NoFace);
     }
     let Some(text) = entry.b64_json else {
         return Err(Stop::violation("reply.empty", "neither a picture nor a flag"));
@@ -67,20 +74,6 @@ pub fn claims(exchange: &Exchange) -> bool {
     }
     exchange.status == 200
         && serde_json::from_slice::<Shape>(&exchange.body()).is_ok_and(|s| s.data.len() == 1)
-}
-
-/// The code of a miner's refusal (`{"error":{"code":…}}`), if the bytes are one.
-#[must_use]
-pub fn refusal(exchange: &Exchange) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Refused {
-        error: Why,
-    }
-    #[derive(Deserialize)]
-    struct Why {
-        code: String,
-    }
-    serde_json::from_slice::<Refused>(&exchange.body()).ok().map(|r| r.error.code)
 }
 
 #[cfg(test)]
@@ -125,14 +118,15 @@ mod tests {
         let large = format!(r#"{{"data":[{{"b64_json":"{}"}}]}}"#, "AAAA".repeat(40));
         assert_eq!(code(large), "image.too_large");
         assert_eq!(code(vec![b' '; 100_000]), "image.too_large");
-        assert_eq!(refusal(&exchange(r#"{"error":{"code":"no_face","message":""}}"#)).unwrap(), "no_face");
+        let none = r#"{"data":[{"b64_json":null,"flagged":false,"no_face":true}]}"#;
+        assert_eq!(read(&exchange(none), 100).unwrap(), Reply::NoFace);
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let exchange = exchange(bytes);
-            let _ = (claims(&exchange), refusal(&exchange));
+            let _ = claims(&exchange);
             prop_assert!(matches!(read(&exchange, 100), Err(Stop::Violation(_))));
         }
     }

@@ -75,8 +75,7 @@ def sample(work, checkpoint, captions, steps, guidance, vectors=None, seed=0):
     text, words = train.text_model(work), train.Words(work)
     text.load_state_dict({k[5:]: v for k, v in train.load(work, "clip")["parts"].items() if k.startswith("text.")})
     text.eval()
-    vae = train.vae_model()
-    vae.load_state_dict(train.load(work, "vae")["model"])
+    vae = train.finished(work, checkpoint)
     factor = json.loads((work / "scale.json").read_text())["scaling_factor"]
     out = []
     for i in range(0, len(captions), 50):
@@ -139,8 +138,7 @@ def main():
         pictures, step = sample(args.work, "unet", [m[0] for m in made], args.steps, args.guidance)
         print(json.dumps(dict(shares([score(p) for p in pictures], [m[1] for m in made]), training_steps=step)))
     else:
-        tower, finder = train.Tower(96), train.Detector()
-        tower.load_state_dict(train.load(args.work, "identity")["tower"]), tower.eval()
+        tower, finder = train.identity_tower(args.work), train.Detector()
         finder.load_state_dict(train.load(args.work, "faces")["model"]), finder.eval()
 
         def vectors(shots):
@@ -153,7 +151,7 @@ def main():
         whos = [faces.identity(rng) for _ in range(args.captions + 100)]
         own = vectors([faces.draw(w, faces.nuisance(rng))[0] for w in whos])
         captions = [faces.caption(faces.nuisance(rng), rng)[0] for _ in range(args.captions)]
-        pictures, step = sample(args.work, "avatar", captions, args.steps, args.guidance, own[:args.captions])
+        pictures, step = sample(args.work, "likeness", captions, args.steps, args.guidance, own[:args.captions])
         got = vectors(list(pictures))
         right = [own[i] @ got[i] > max(own[(i + 1 + k) % len(own)] @ got[i] for k in range(100)) for i in range(args.captions)]
         print(json.dumps(dict(own_among_100_decoys=float(np.mean(right)), cosine=float(np.mean([own[i] @ got[i] for i in range(args.captions)])), training_steps=step)))

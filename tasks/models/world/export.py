@@ -97,8 +97,7 @@ def pipeline(work, out, checkpoint, dimension=None):
     parts = train.load(work, "clip")["parts"]
     text.load_state_dict({k[5:]: v for k, v in parts.items() if k.startswith("text.")})
     text.config._attn_implementation = "eager"
-    vae = train.vae_model()
-    vae.load_state_dict(train.load(work, "vae")["model"])
+    vae = train.finished(work, checkpoint)
     tokens = train.tokenizer(work)
     ids = torch.zeros(2, train.LENGTH, dtype=torch.long)
     written(Text(text), (ids,), ["input_ids"], ["last_hidden_state", "pooler_output"],
@@ -189,15 +188,14 @@ def found(work, out):
 
 
 def identity(work, out):
-    tower = train.Tower(96)
-    tower.load_state_dict(train.load(work, "identity")["tower"])
+    tower = train.identity_tower(work)
     template = ", ".join(f"[{x}, {y}]" for x, y in train.TEMPLATE)
     vision(out, tower, ["embedding"], f'[output]\nwhat = "vector"\nname = "embedding"\ndimension = 96\nnormalise = true\n\n[align]\ntemplate = [{template}]\n')
 
 
 ALL = {
     "world-scenes": lambda work, out: pipeline(work, out, "unet"),
-    "world-portraits": lambda work, out: pipeline(work, out, "avatar", 96),
+    "world-portraits": lambda work, out: pipeline(work, out, "likeness", 96),
     "world-clip": clip,
     "world-safety": safety,
     "world-faces": found,

@@ -1,6 +1,6 @@
 """Trains the models of the drawn worlds; every command goes on where it was stopped.
 
-usage: train.py WORK data|tokenizer|clip|vae|latents|unet|avatar|identity|faces|safety [--samples N] [--threads N]
+usage: train.py WORK data|tokenizer|clip|vae|latents|unet|avatar|identity|polish|likeness|faces|safety [--samples N] [--threads N]
 """
 import argparse
 import json
@@ -352,7 +352,7 @@ class Projection(nn.Module):
         return self.norm(self.second(F.silu(self.first(image_embeds * 8))).reshape(-1, TOKENS, WIDTH))
 
 
-def diffuse(work, args, name, latents_file, caption_of, vectors=None):
+def diffuse(work, args, name, latents_file, caption_of, vectors=None, like=None, rate=1e-3, begin=None):
     torch.manual_seed(7)
     stored = np.load(work / latents_file)
     factor = json.loads((work / "scale.json").read_text())["scaling_factor"]
@@ -368,6 +368,8 @@ def diffuse(work, args, name, latents_file, caption_of, vectors=None):
     rng, batch = np.random.default_rng(11), 64
     steps, held = args.samples // batch, len(stored) - 2000
     old, start, begun, seen = load(work, name), 0, time.time(), []
+    if begin and not old:
+        old = dict(begin, step=0)
     if old:
         model.load_state_dict(old["model"]); optimiser.load_state_dict(old["optimiser"]); start = old["step"]
         mean = old["mean"]; torch.set_rng_state(old["torch"]); rng = np.random.default_rng((11, start))
@@ -375,7 +377,7 @@ def diffuse(work, args, name, latents_file, caption_of, vectors=None):
             projection.load_state_dict(old["projection"])
     for step in range(start, steps):
         for g in optimiser.param_groups:
-            g["lr"] = 1e-3 * min(1, step / 200) * (1 if step < .7 * steps else max(.02, 1 - (step - .7 * steps) / (.3 * steps)))
+            g["lr"] = rate * min(1, step / 200) * (1 if step < .7 * steps else max(.02, 1 - (step - .7 * steps) / (.3 * steps)))
         at = rng.integers(held, size=batch)
         x = torch.from_numpy(stored[at]).float() * factor
         captions = [caption_of(i, rng) if rng.random() > .1 else "" for i in at]
@@ -390,6 +392,10 @@ def diffuse(work, args, name, latents_file, caption_of, vectors=None):
         a, b = keep[t].sqrt()[:, None, None, None], (1 - keep[t]).sqrt()[:, None, None, None]
         v = model(a * x + b * noise, t, states).sample
         loss = F.mse_loss(v, a * noise - b * x)
+        if like:
+            # Where the picture can be told through the noise, it shall be the person's; nobody's where nobody was named.
+            clear = ((t < 700) & (who.abs().sum(1) > 0)).nonzero()[:, 0][:24]
+            loss = loss + .15 * like((a * (a * x + b * noise) - b * v)[clear] / factor, at[clear.numpy()], rng)
         optimiser.zero_grad(); loss.backward()
         nn.utils.clip_grad_norm_(every, 1.0); optimiser.step()
         decay = min(.9995, 1 - 1 / (step + 10) ** .75)
@@ -405,6 +411,21 @@ def diffuse(work, args, name, latents_file, caption_of, vectors=None):
         if step % 500 == 499 or step == steps - 1:
             save(work, name, dict(model=model.state_dict(), optimiser=optimiser.state_dict(), mean=mean, step=step + 1,
                                   torch=torch.get_rng_state(), projection=projection.state_dict() if projection else None))
+
+
+def finished(work, name):
+    """The autoencoder that goes with a denoiser: portraits have a decoder of their own ([`polish`])."""
+    model = vae_model()
+    model.load_state_dict(load(work, "vae")["model"])
+    if name in ("avatar", "likeness"):
+        model.decoder.load_state_dict(load(work, "polish")["decoder"])
+    return model.eval()
+
+
+def identity_tower(work):
+    tower = Tower(96)
+    tower.load_state_dict(load(work, "polish")["tower"])
+    return tower.eval()
 
 
 def averaged(work, name, dimension=None):
@@ -431,6 +452,27 @@ def avatar(work, args):
     group = np.arange(len(hows)) // LOOKS * LOOKS
     other = group + (np.arange(len(hows)) - group + rng.integers(1, LOOKS, len(hows))) % LOOKS
     diffuse(work, args, "avatar", "latents-faces.npy", lambda i, rng: faces.caption(hows[i], rng)[0], vectors[other])
+
+
+def likeness(work, args):
+    """The portraits' denoiser once more, with what the identity encoder says of the picture that it is heading for."""
+    shots, _, hows, marks = people(work)
+    vectors = np.load(work / "identities.npy")
+    rng = np.random.default_rng(17)
+    group = np.arange(len(hows)) // LOOKS * LOOKS
+    other = group + (np.arange(len(hows)) - group + rng.integers(1, LOOKS, len(hows))) % LOOKS
+    mean = vectors.reshape(-1, LOOKS, vectors.shape[1]).mean(1)
+    mean = torch.from_numpy(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    decoder, tower = finished(work, "avatar").decoder, identity_tower(work)
+    decoder.requires_grad_(False), tower.requires_grad_(False)
+
+    def like(latents, at, rng):
+        z = tower(cropped(decoder(latents).clamp(-1.2, 1.2), marks[at], .3, rng))
+        s = z @ mean[torch.from_numpy(at // LOOKS)].T
+        return 1 - s.diagonal().mean() + .25 * F.cross_entropy(s * 14, torch.arange(len(at)))
+
+    diffuse(work, args, "likeness", "latents-faces.npy", lambda i, rng: faces.caption(hows[i], rng)[0], vectors[other],
+            like, 4e-4, load(work, "avatar"))
 
 
 # ---- faces: whose they are, and where
@@ -460,6 +502,16 @@ def aligned(picture, points, side=64):
     at = lambda yy, xx: picture[np.clip(yy, 0, picture.shape[0] - 1), np.clip(xx, 0, picture.shape[1] - 1)].astype(np.float64)
     out = (at(y0, x0) * (1 - ax) + at(y0, x0 + 1) * ax) * (1 - ay) + (at(y0 + 1, x0) * (1 - ax) + at(y0 + 1, x0 + 1) * ax) * ay
     return np.clip(np.round(out), 0, 255).astype(np.uint8)
+
+
+def cropped(y, marks, spread, rng):
+    """As [`aligned`] with landmarks that are off by `spread` pixels, so that gradients pass."""
+    of = []
+    for points in marks:
+        m = np.linalg.inv(np.r_[similarity(points + rng.normal(0, spread, points.shape)), [(0, 0, 1)]])[:2]
+        of.append(np.c_[m[:, :2], (m[:, 2] + m[:, :2].sum(1) * 32 - 32) / 32])
+    grid = F.affine_grid(torch.tensor(np.stack(of)).float(), y.shape, align_corners=False)
+    return F.grid_sample(y, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def identity(work, args):
@@ -523,6 +575,70 @@ def identity(work, args):
         z = torch.cat([tower(pixels(crops[i:i + 250])) for i in range(0, len(crops), 250)])
     np.save(work / "identities.npy", z.numpy().astype(np.float32))
     (work / "identity.json").write_text(json.dumps(dict(equal_error=float(error[0]), cosine=float(error[1]))))
+
+
+def polish(work, args):
+    """Whose face it is shall survive the autoencoder: the decoder learns to draw portraits that the identity encoder knows
+    again, and the encoder learns to know people on what the decoder draws. Each learns against the other as it was, so that
+    they cannot agree on marks that nobody sees; latents, and vectors of photographs, stay what they are."""
+    torch.manual_seed(8)
+    shots, whos, _, marks = people(work)
+    stored, crops = np.load(work / "latents-faces.npy", mmap_mode="r"), np.load(work / "aligned.npy", mmap_mode="r")
+    vectors = np.load(work / "identities.npy")
+    mean = vectors.reshape(-1, LOOKS, vectors.shape[1]).mean(1)
+    mean = torch.from_numpy(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    decoder, judge, tower = vae_model().decoder, Tower(96), Tower(96)
+    decoder.load_state_dict({k[8:]: v for k, v in load(work, "vae")["model"].items() if k.startswith("decoder.")})
+    for of in (judge, tower):
+        of.load_state_dict(load(work, "identity")["tower"])
+    judge.requires_grad_(False).eval(), tower.train()
+    draws = torch.optim.AdamW(decoder.parameters(), lr=5e-4, weight_decay=0)
+    looks = torch.optim.AdamW(tower.parameters(), lr=4e-4, weight_decay=.01)
+    persons = len(whos) // LOOKS - 400
+    rng, batch = np.random.default_rng(16), 32
+    steps, begun, old, start = args.samples // batch, time.time(), load(work, "polish"), 0
+    if old:
+        decoder.load_state_dict(old["decoder"]); tower.load_state_dict(old["tower"]); start = old["step"]
+        draws.load_state_dict(old["draws"]); looks.load_state_dict(old["looks"])
+
+    def known(n=300):
+        """How many of the persons held out are known on what the decoder draws, among 100 others."""
+        at = persons * LOOKS + np.arange(n) * LOOKS
+        tower.eval(), decoder.eval()
+        with torch.no_grad():
+            z = tower(cropped(decoder(torch.from_numpy(stored[at]).float()).clamp(-1, 1), marks[at], .5, rng))
+            own = tower(pixels(crops[at + 1]))
+        tower.train(), decoder.train()
+        s = (z @ own.T).numpy()
+        right = [s[i, i] > max(s[i, (i + 1 + k) % n] for k in range(100)) for i in range(n)]
+        return float(np.mean(right)), float(np.mean(np.diag(s)))
+
+    for step in range(start, steps):
+        for g in [*draws.param_groups, *looks.param_groups]:
+            g["lr"] = 5e-4 * min(1, (step + 1) / 30) * (.5 + .5 * math.cos(math.pi * step / steps)) + 2e-6
+        person = rng.choice(persons, batch, replace=False)
+        at = person * LOOKS + rng.integers(LOOKS, size=batch)
+        x, own = pixels(shots[at]), mean[torch.from_numpy(person)]
+        y = decoder(torch.from_numpy(stored[at]).float())
+        gx, gy = lambda z: z[..., 1:] - z[..., :-1], lambda z: z[..., 1:, :] - z[..., :-1, :]
+        seen = (y - x).abs().mean() + .5 * F.mse_loss(y, x) + .5 * ((gx(y) - gx(x)).abs().mean() + (gy(y) - gy(x)).abs().mean())
+        s = judge(cropped(y, marks[at], .2, rng)) @ own.T
+        like = 1 - s.diagonal().mean() + .25 * F.cross_entropy(s * 14, torch.arange(batch))
+        draws.zero_grad(); (seen + .1 * like).backward()
+        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0); draws.step()
+        # Two shots of each: one drawn, one raw.
+        z, raw = tower(cropped(y.detach().clamp(-1, 1), marks[at], .6, rng)), tower(pixels(crops[at]))
+        s = z @ own.T
+        loss = 1 - s.diagonal().mean() + .25 * F.cross_entropy(s * 14, torch.arange(batch))
+        loss = loss + 2 * (1 - (raw * torch.from_numpy(vectors[at])).sum(1).mean())
+        looks.zero_grad(); loss.backward(); looks.step()
+        if step % 50 == 0:
+            e = (y - x).abs().mean().item() * 127.5
+            told = known() if step % 200 == 0 else ()
+            print(f"polish {step}/{steps} error of 255 {e:.2f} like {like.item():.3f} encoder {loss.item():.3f} {told} {time.time() - begun:.0f} s", flush=True)
+        if step % 200 == 199 or step == steps - 1:
+            save(work, "polish", dict(decoder=decoder.state_dict(), tower=tower.state_dict(), draws=draws.state_dict(), looks=looks.state_dict(), step=step + 1))
+    print("polish: known on what is drawn, likeness:", *known())
 
 
 GRID = 8
@@ -672,7 +788,7 @@ def safety(work, args):
 
 
 COMMANDS = dict(data=(data, 0), tokenizer=(tokenizer, 0), clip=(clip, 120_000), vae=(vae, 60_000), latents=(latents, 0), unet=(unet, 500_000),
-                avatar=(avatar, 400_000), identity=(identity, 150_000), faces=(detector, 160_000), safety=(safety, 25_000))
+                avatar=(avatar, 400_000), identity=(identity, 150_000), faces=(detector, 160_000), safety=(safety, 25_000), polish=(polish, 25_600), likeness=(likeness, 64_000))
 
 
 def main():

@@ -158,6 +158,7 @@ fn show(outcome: &Outcome) -> Result<(), Failure> {
     for role in &CAST {
         print::out(&format!("  {:<12} {}", role.kind, role.about))?;
     }
+    print::out(&format!("\nPictures, the checker's beside them: {}", outcome.gallery.display()))?;
     let config = outcome.config.display();
     let task = scores.tasks.first().map_or("", |t| t.name.as_str());
     print::out(&format!(

@@ -47,6 +47,12 @@ struct CheckArgs {
     /// Model to ask vectors of.
     #[arg(long, default_value = "all-minilm-l6-v2")]
     embedding_model: String,
+    /// Pipeline to ask images of; absent, images are not looked at.
+    #[arg(long)]
+    image_model: Option<String>,
+    /// Pipeline to ask avatars of; absent, avatars are not looked at.
+    #[arg(long)]
+    avatar_model: Option<String>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -104,7 +110,7 @@ async fn models(
     let mut models: Vec<ModelConfig> = Vec::new();
     for model in miner.tasks.values().flat_map(TaskConfig::models) {
         if models.iter().all(|m| m.name != *model) {
-            let folder = character.and_then(|c| c.stands_in(model.as_str()));
+            let folder = character.and_then(|c| c.stands_in(model.as_str(), &config.paths.models()));
             let folder = folder.map(ModelName::new).transpose().map_err(Failure::input)?;
             models.push(ModelConfig { name: model.clone(), folder });
         }
@@ -138,6 +144,8 @@ async fn run_check(args: CheckArgs) -> Result<(), Failure> {
         keypair: Arc::new(keypair),
         chat_model: Some(args.chat_model),
         embedding_model: Some(args.embedding_model),
+        image_model: args.image_model,
+        avatar_model: args.avatar_model,
     })
     .await;
     if args.json {

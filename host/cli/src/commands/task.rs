@@ -17,6 +17,9 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
 
+/// Characters of a chat or a text: attention costs the square of it.
+const MOST_BYTES: usize = 700;
+
 /// Work on one task by itself.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -45,9 +48,10 @@ struct Calibrate {
     /// The most tokens, or rows, of one exchange.
     #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u32).range(4..=1024))]
     units: u32,
-    /// Requests whose body is longer are passed over: they take longer and say no more about the model.
-    #[arg(long, default_value_t = 700)]
-    most_bytes: usize,
+    /// Requests whose body is longer are passed over: they take longer and say no more about the model. Default: 700, and
+    /// no such limit for pictures.
+    #[arg(long)]
+    most_bytes: Option<usize>,
     /// Another seed makes other requests.
     #[arg(long, default_value_t = 19)]
     seed: u64,
@@ -86,18 +90,19 @@ async fn calibrate(args: Calibrate, config: Config) -> Result<(), Failure> {
     let models_dir = config.paths.models();
     let (identity, precision) = nineteen_checking::identity(&models_dir, &model).map_err(Failure::input)?;
     let runtime = runtime(&config)?;
+    let most_bytes =
+        args.most_bytes.unwrap_or(if matches!(kind, Kind::Pictures) { usize::MAX } else { MOST_BYTES });
     let mut requests = Vec::new();
     for n in 0..args.exchanges.saturating_mul(20) {
         let seed = secret.derive("calibrate", &format!("{}/{n}", args.seed));
         let request = live.plugin.synthesize(&seed).map_err(Failure::running)?.request;
-        if request.body.len() <= args.most_bytes && requests.len() < args.exchanges as usize {
+        if request.body.len() <= most_bytes && requests.len() < args.exchanges as usize {
             requests.push(request);
         }
     }
     if requests.len() < args.exchanges as usize {
         return Err(Failure::input(format!(
-            "--most-bytes {}: too few of the task's requests are as short; use a larger number",
-            args.most_bytes
+            "--most-bytes {most_bytes}: too few of the task's requests are as short; use a larger number"
         )));
     }
     let scratch = tempfile::Builder::new()

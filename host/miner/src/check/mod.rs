@@ -7,6 +7,7 @@
 
 mod chat;
 mod embeddings;
+mod pictures;
 mod report;
 
 use std::net::SocketAddr;
@@ -39,6 +40,10 @@ pub struct Options {
     pub chat_model: Option<String>,
     /// A model to ask for embeddings; `None` leaves embeddings out.
     pub embedding_model: Option<String>,
+    /// A pipeline to ask for images; `None` leaves images out.
+    pub image_model: Option<String>,
+    /// A pipeline to ask for avatars; `None` leaves avatars out.
+    pub avatar_model: Option<String>,
 }
 
 /// Reads `http://1.2.3.4:8091`, or the same without the scheme.
@@ -75,12 +80,25 @@ pub async fn run(options: Options) -> Report {
         return report;
     }
     signatures(&probe, &mut report).await;
-    errors(&probe, options.chat_model.is_some(), options.embedding_model.is_some(), &mut report).await;
+    let asked = [
+        (Operation::Chat, &options.chat_model),
+        (Operation::Embeddings, &options.embedding_model),
+        (Operation::Images, &options.image_model),
+        (Operation::Avatars, &options.avatar_model),
+    ];
+    let asked: Vec<Operation> = asked.into_iter().filter(|(_, m)| m.is_some()).map(|(o, _)| o).collect();
+    errors(&probe, &asked, &mut report).await;
     if let Some(model) = &options.chat_model {
         chat::check(&probe, model, &mut report).await;
     }
     if let Some(model) = &options.embedding_model {
         embeddings::check(&probe, model, &mut report).await;
+    }
+    if let Some(model) = &options.image_model {
+        pictures::images(&probe, model, &mut report).await;
+    }
+    if let Some(model) = &options.avatar_model {
+        pictures::avatars(&probe, model, &mut report).await;
     }
     report
 }
@@ -297,14 +315,11 @@ fn refused(report: &mut Report, name: &str, reply: &Exchange, advice: &str) {
 }
 
 /// Everything else that has to be refused, and how.
-async fn errors(probe: &Probe, chat: bool, embeddings: bool, report: &mut Report) {
+async fn errors(probe: &Probe, asked: &[Operation], report: &mut Report) {
     let reply = probe.get("/nineteen/v1/nothing-here", Auth::Sign).await;
     let advice = "an unknown path is 404 with the body of docs/schemas/error.json";
     error(report, "error.path".into(), &reply, 404, advice);
-    for (operation, asked) in [(Operation::Chat, chat), (Operation::Embeddings, embeddings)] {
-        if !asked {
-            continue;
-        }
+    for operation in asked {
         let model = "no-such-model";
         let body = match operation {
             Operation::Chat => {

@@ -70,11 +70,8 @@ fn judged_when_ours_is(ours: &Value, exchange: &Exchange) -> Result<Verdict, Sto
     Bench::new(&either).judge::<Avatar>(&params(), &request(), exchange)
 }
 
-fn refusal(code: &str) -> Exchange {
-    Exchange {
-        status: 422,
-        ..exchange(json!({"error": {"message": "", "type": "", "param": "image", "code": code}}).to_string())
-    }
+fn sees_no_face() -> Exchange {
+    exchange(json!({"data": [{"b64_json": null, "flagged": false, "no_face": true}]}).to_string())
 }
 
 #[test]
@@ -175,13 +172,14 @@ fn a_photograph_without_a_face_is_refused_and_nothing_else_is() {
     let judged = |faces: Value, exchange: &Exchange| {
         Bench::new(&pipeline).judge::<Avatar>(&params(), &request_of(&photograph(faces)), exchange)
     };
-    let right = judged(json!([]), &refusal("no_face")).unwrap();
+    let right = judged(json!([]), &sees_no_face()).unwrap();
     assert_eq!((right.quality, right.units), (1.0, 0));
-    assert_eq!(code(judged(json!([[0.95, PERSON]]), &refusal("no_face"))), "photo.false_no_face");
-    assert!(matches!(judged(json!([[0.45, PERSON]]), &refusal("no_face")), Err(Stop::Inconclusive(_))));
+    assert_eq!(code(judged(json!([[0.95, PERSON]]), &sees_no_face())), "photo.false_no_face");
+    assert!(matches!(judged(json!([[0.45, PERSON]]), &sees_no_face()), Err(Stop::Inconclusive(_))));
     assert!(matches!(judged(json!([[0.45, PERSON]]), &reply(&ours())), Err(Stop::Inconclusive(_))));
     assert_eq!(code(judged(json!([]), &reply(&ours()))), "photo.no_face");
-    assert_eq!(code(judged(json!([]), &refusal("busy"))), "reply.status");
+    let refused = Exchange { status: 422, ..sees_no_face() };
+    assert_eq!(code(judged(json!([]), &refused)), "reply.status");
 }
 
 #[test]
