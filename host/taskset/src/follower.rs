@@ -3,33 +3,25 @@
 //! Nothing that a source does stops what runs: while it is away, lies or goes back, the set in force stays in force.
 //! Everything is on disk before it counts, so a restart at any point goes on where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod take;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nineteen_domain::task::Manifest;
-use nineteen_domain::{Digest, Hotkey, TaskName};
-use serde::Serialize;
+use nineteen_domain::Digest;
 
-use crate::decide::{Decision, Proposed, Standing, admit, decide, enough};
+use self::take::{NotTaken, Seen};
+use crate::decide::Standing;
 use crate::event::{Event, Stamped};
-use crate::files::{
-    FileError, Kept, MOST_MANIFEST_BYTES, check_calibration, checkout, files_of, is_checked_out, manifest,
-    prune,
-};
-use crate::limits::{Limits, Objection};
+use crate::files::{FileError, Kept, checkout, files_of, is_checked_out, prune};
+use crate::limits::Limits;
 use crate::plan::plan;
-use crate::refusal::{Refusal, Whose};
-use crate::set::{Moment, Now, Owner, SET_FILE, Set};
-use crate::signature::Signatures;
-use crate::source::{Fetched, Source, SourceError};
-use crate::state::{Away, HeldBack, LastRefusal, Operator, State, Stored, journal, last_events};
-
-/// Sets that are walked through to catch up with rotated keys.
-const MOST_MISSED: u64 = 64;
-/// Everything that a set names, together.
-const MOST_BYTES_OF_A_SET: u64 = 1 << 30;
-const EVENTS_IN_STATUS: usize = 12;
+use crate::refusal::Refusal;
+use crate::set::{Now, Owner, SET_FILE, Set};
+use crate::source::{Source, SourceError};
+use crate::state::{Away, LastRefusal, Operator, State, Stored, journal};
+use crate::status::Status;
 
 /// Why a follower cannot work. What a source does is never here: that is an [`Event`].
 #[derive(Debug, thiserror::Error)]
@@ -89,36 +81,6 @@ pub struct Follower {
     unsaid: Vec<Event>,
     /// Held for its lock, which ends with the process.
     _lock: std::fs::File,
-}
-
-/// What a look saw, as far as it came.
-#[derive(Debug, Default)]
-struct Seen {
-    bytes: Option<Digest>,
-    set: Option<Digest>,
-}
-
-/// Why a look ended without a set.
-enum NotTaken {
-    Refused(Refusal),
-    Source(SourceError),
-    File(FileError),
-}
-
-impl From<Refusal> for NotTaken {
-    fn from(e: Refusal) -> Self {
-        Self::Refused(e)
-    }
-}
-impl From<SourceError> for NotTaken {
-    fn from(e: SourceError) -> Self {
-        Self::Source(e)
-    }
-}
-impl From<FileError> for NotTaken {
-    fn from(e: FileError) -> Self {
-        Self::File(e)
-    }
 }
 
 impl Follower {
@@ -223,162 +185,14 @@ impl Follower {
         Status::of(&self.options.folder, &self.state)
     }
 
-    async fn consider(&mut self, seen: &mut Seen, now: Now, events: &mut Vec<Event>) -> Result<(), NotTaken> {
-        let mut fetched = self.source.fetch().await?;
-        if torn(&fetched) {
-            // Two files are two requests; between them the owner may have published.
-            fetched = self.source.fetch().await?;
-        }
-        seen.bytes = Some(Digest::of(&[fetched.set.as_slice(), &fetched.signatures].concat()));
-        let set = Set::read(&fetched.set)?;
-        let digest = set.digest();
-        seen.set = Some(digest);
-        if [&self.running, &self.pending].into_iter().flatten().any(|s| s.digest() == digest) {
-            (self.state.looked, self.state.refused, self.state.held) = (Some(now), None, None);
-            return Ok(());
-        }
-        self.take(set, &fetched, now, events).await
-    }
-
-    async fn take(
-        &mut self,
-        set: Set,
-        fetched: &Fetched,
-        now: Now,
-        events: &mut Vec<Event>,
-    ) -> Result<(), NotTaken> {
-        let signatures = Signatures::read(&fetched.signatures)?;
-        let mut owner = self.owner().clone();
-        let mut caught_up = None;
-        // Before anything that the set names is fetched: a stranger's file moves nothing.
-        if let Err(refusal) = admit(&self.standing(&owner), &set, &signatures, now) {
-            let rotated = matches!(refusal, Refusal::TooFew { whose: Whose::Running, .. });
-            match if rotated { self.catch_up(&set, now).await? } else { None } {
-                Some((later, sequence)) => {
-                    owner = later;
-                    admit(&self.standing(&owner), &set, &signatures, now)?;
-                    caught_up = Some(Event::CaughtUp { sequence });
-                }
-                None => return Err(refusal.into()),
-            }
-        }
-        let mut manifests: BTreeMap<TaskName, Manifest> = BTreeMap::new();
-        for t in &set.tasks {
-            let bytes = self.fetch(&t.manifest, MOST_MANIFEST_BYTES).await?;
-            manifests.insert(t.name.clone(), manifest(&t.name, &bytes)?);
-        }
-        let proposed = Proposed { set, signatures, manifests };
-        let decision = decide(&self.standing(&owner), &proposed, &self.options.limits, now);
-        let Proposed { set, signatures, .. } = proposed;
-        let digest = set.digest();
-        let signers = match decision {
-            Decision::Known => return Ok(()),
-            Decision::Refused(refusal) => return Err(refusal.into()),
-            Decision::Accepted { signers, .. } => signers,
-            Decision::Held(objections) => {
-                if !Operator::read(&self.options.folder)?.approved.contains(&digest) {
-                    self.hold_back(digest, set.version.clone(), objections, events);
-                    return Ok(());
-                }
-                enough(&signatures, &digest, &owner, Whose::Running)?
-            }
-        };
-        events.extend(caught_up);
-        self.accept(set, fetched, signers, now, events).await
-    }
-
-    async fn accept(
-        &mut self,
-        set: Set,
-        fetched: &Fetched,
-        signers: Vec<Hotkey>,
-        now: Now,
-        events: &mut Vec<Event>,
-    ) -> Result<(), NotTaken> {
-        let mut sum: u64 = 0;
-        for t in &set.tasks {
-            for (digest, most) in files_of(t) {
-                let bytes = self.fetch(&digest, most).await?;
-                sum = sum.saturating_add(bytes.len() as u64);
-                if sum > MOST_BYTES_OF_A_SET {
-                    let why =
-                        format!("the files of the set are more than {MOST_BYTES_OF_A_SET} bytes together");
-                    return Err(Refusal::TaskFile { task: t.name.clone(), file: "component", why }.into());
-                }
-                if Some(digest) == t.calibration {
-                    check_calibration(&t.name, &bytes)?;
-                }
-            }
-        }
-        let digest = set.digest();
-        checkout(&set, &self.kept, &folder_of(&self.options.folder, &digest))?;
-        events.push(Event::Pending {
-            set: digest,
-            version: set.version.clone(),
-            effective: set.effective,
-            signers: signers.clone(),
-            instead_of: self.pending.as_ref().map(|s| s.digest()),
-        });
-        self.state.pending = Some(Stored::new(fetched, signers, now));
-        self.pending = Some(Arc::new(set));
-        (self.state.held, self.state.refused) = (None, None);
-        Ok(())
-    }
-
-    /// A file by its digest, from here or from the source; kept either way.
-    async fn fetch(&self, digest: &Digest, most: u64) -> Result<Vec<u8>, NotTaken> {
-        if let Some(bytes) = self.kept.read(digest, most) {
-            return Ok(bytes);
-        }
-        let bytes = self.source.blob(digest, most).await?;
-        let found = Digest::of(&bytes);
-        if found != *digest {
-            let place = format!("{} {digest}", self.source.place());
-            return Err(SourceError::Digest { place, found, asked: *digest }.into());
-        }
-        self.kept.put(&bytes)?;
-        Ok(bytes)
-    }
-
-    /// Whoever was away while keys changed follows the change set by set: each is signed by the owner of the one
-    /// before. Gives the owner before `newest`, if there is a way there.
-    async fn catch_up(&self, newest: &Set, now: Now) -> Result<Option<(Owner, u64)>, NotTaken> {
-        let Some(running) = &self.running else { return Ok(None) };
-        let mut owner = self.owner().clone();
-        let mut reached = None;
-        let first = running.sequence.saturating_add(1);
-        for sequence in first..newest.sequence.min(first.saturating_add(MOST_MISSED)) {
-            let fetched = match self.source.fetch_at(sequence).await {
-                Ok(fetched) => fetched,
-                Err(SourceError::NotFound { .. }) => continue,
-                Err(e) => return Err(e.into()),
-            };
-            let (Ok(set), Ok(signatures)) = (Set::read(&fetched.set), Signatures::read(&fetched.signatures))
-            else {
-                break;
-            };
-            let digest = set.digest();
-            let follows = set.sequence == sequence
-                && set.name == running.name
-                && set.effective.has_come(now)
-                && enough(&signatures, &digest, &owner, Whose::Running).is_ok()
-                && enough(&signatures, &digest, &set.owner, Whose::Next).is_ok();
-            if follows {
-                owner = set.owner;
-                reached = Some(sequence);
-            }
-        }
-        Ok(reached.map(|sequence| (owner, sequence)))
-    }
-
-    fn owner(&self) -> &Owner {
+    pub(super) fn owner(&self) -> &Owner {
         match &self.running {
             Some(set) if !self.state.retrusted => &set.owner,
             _ => &self.options.owner,
         }
     }
 
-    fn standing<'a>(&'a self, owner: &'a Owner) -> Standing<'a> {
+    pub(super) fn standing<'a>(&'a self, owner: &'a Owner) -> Standing<'a> {
         Standing {
             running: self.running.as_deref(),
             pending: self.pending.as_deref(),
@@ -386,21 +200,6 @@ impl Follower {
             name: self.options.name.as_deref(),
             looked: self.state.looked,
         }
-    }
-
-    fn hold_back(
-        &mut self,
-        set: Digest,
-        version: semver::Version,
-        objections: Vec<Objection>,
-        events: &mut Vec<Event>,
-    ) {
-        let known = self.state.held.as_ref().is_some_and(|h| h.set == set && h.objections == objections);
-        if !known {
-            events.push(Event::Held { set, version: version.clone(), objections: objections.clone() });
-        }
-        self.state.held = Some(HeldBack { set, version, objections });
-        self.state.refused = None;
     }
 
     fn refuse(&mut self, seen: &Seen, refusal: &Refusal, now: Now, events: &mut Vec<Event>) {
@@ -491,15 +290,7 @@ impl Follower {
     }
 }
 
-/// Whether the signatures say that they are of another set.
-fn torn(fetched: &Fetched) -> bool {
-    match (Set::read(&fetched.set), Signatures::read(&fetched.signatures)) {
-        (Ok(set), Ok(signatures)) => set.digest() != signatures.set,
-        _ => false,
-    }
-}
-
-fn folder_of(folder: &Path, set: &Digest) -> PathBuf {
+pub(crate) fn folder_of(folder: &Path, set: &Digest) -> PathBuf {
     folder.join("sets").join(set.hex())
 }
 
@@ -511,115 +302,5 @@ fn lock(folder: &Path) -> Result<std::fs::File, FollowerError> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(FollowerError::Locked { path: folder.to_owned() }),
         Err(std::fs::TryLockError::Error(e)) => Err(FileError::io(&path)(e).into()),
-    }
-}
-
-/// One set in a status.
-#[derive(Debug, Clone, Serialize)]
-pub struct SetLine {
-    /// The subnet.
-    pub name: String,
-    /// Its version.
-    pub version: semver::Version,
-    /// Its number.
-    pub sequence: u64,
-    /// What identifies it.
-    pub digest: Digest,
-    /// Its moment.
-    pub effective: Moment,
-    /// Until when it is taken up.
-    pub expires_unix_s: u64,
-    /// Who signed it.
-    pub signers: Vec<Hotkey>,
-    /// Since when it runs, or waits.
-    pub since: Now,
-    /// Tasks and weights.
-    pub tasks: BTreeMap<TaskName, f64>,
-}
-
-/// A set that waits for the operator's word.
-#[derive(Debug, Clone, Serialize)]
-pub struct HeldLine {
-    /// Which.
-    pub set: Digest,
-    /// Its version.
-    pub version: semver::Version,
-    /// Why, in words.
-    pub objections: Vec<String>,
-}
-
-/// How a follower stands.
-#[derive(Debug, Clone, Serialize)]
-pub struct Status {
-    /// In force.
-    pub running: Option<SetLine>,
-    /// Accepted, waiting for its moment.
-    pub pending: Option<SetLine>,
-    /// Waiting for the operator's word.
-    pub held: Option<HeldLine>,
-    /// The operator's reason for holding everything.
-    pub hold: Option<String>,
-    /// Whose signatures the next set needs.
-    pub owner: Owner,
-    /// Since when the source does not answer, and why.
-    pub away: Option<(Now, String)>,
-    /// The last refusal, if nothing was taken since: when, code, line.
-    pub refused: Option<(Now, String, String)>,
-    /// When the source was last seen with nothing new.
-    pub looked: Option<Now>,
-    /// The last events, oldest first.
-    pub events: Vec<Stamped>,
-}
-
-impl Status {
-    /// Of a folder, also of one that a validator is following in. `None`: nothing was ever followed there.
-    ///
-    /// # Errors
-    /// [`FollowerError::File`].
-    pub fn read(folder: &Path) -> Result<Option<Self>, FollowerError> {
-        State::read(folder)?.map(|state| Self::of(folder, &state)).transpose()
-    }
-
-    /// The set in force in a folder, as it was signed.
-    ///
-    /// # Errors
-    /// As [`Status::read`].
-    pub fn running_set(folder: &Path) -> Result<Option<Set>, FollowerError> {
-        let state = State::read(folder)?;
-        Ok(state.and_then(|s| s.running).and_then(|s| s.read().ok()))
-    }
-
-    fn of(folder: &Path, state: &State) -> Result<Self, FollowerError> {
-        let line = |stored: &Option<Stored>| {
-            let stored = stored.as_ref()?;
-            let set = stored.read().ok()?;
-            Some(SetLine {
-                digest: set.digest(),
-                effective: set.effective,
-                expires_unix_s: set.expires_unix_s,
-                sequence: set.sequence,
-                signers: stored.signers.clone(),
-                since: stored.since,
-                tasks: set.tasks.iter().map(|t| (t.name.clone(), t.weight)).collect(),
-                name: set.name,
-                version: set.version,
-            })
-        };
-        let running = state.running.as_ref().and_then(|s| s.read().ok()).filter(|_| !state.retrusted);
-        Ok(Self {
-            running: line(&state.running),
-            pending: line(&state.pending),
-            held: state.held.as_ref().map(|h| HeldLine {
-                set: h.set,
-                version: h.version.clone(),
-                objections: h.objections.iter().map(ToString::to_string).collect(),
-            }),
-            hold: Operator::read(folder)?.hold,
-            owner: running.map_or_else(|| state.trusted.clone(), |s| s.owner),
-            away: state.away.as_ref().map(|a| (a.since, a.why.clone())),
-            refused: state.refused.as_ref().map(|r| (r.at, r.code.clone(), r.why.clone())),
-            looked: state.looked,
-            events: last_events(folder, EVENTS_IN_STATUS),
-        })
     }
 }

@@ -27,13 +27,14 @@ mod set;
 mod signature;
 mod source;
 mod state;
+mod status;
 
 pub use compose::{Composed, Terms, compose};
 pub use decide::{Decision, Proposed, Standing, admit, decide};
 pub use diff::{Diff, FieldChange};
 pub use event::{Event, Stamped};
 pub use files::{FileError, Kept, checkout};
-pub use follower::{Follower, FollowerError, FollowerOptions, HeldLine, InForce, SetLine, Status};
+pub use follower::{Follower, FollowerError, FollowerOptions, InForce};
 pub use https::{HttpsOptions, HttpsSource};
 pub use keys::{OwnerKeyError, Passphrase, create_owner_key, read_owner_key};
 pub use limits::{Limits, Objection};
@@ -44,3 +45,4 @@ pub use set::{Entry, Moment, Notice, Now, Owner, SET_FILE, SIGNATURES_FILE, Set}
 pub use signature::{OneSignature, Signatures};
 pub use source::{Fetched, FolderSource, Source, SourceError};
 pub use state::Operator;
+pub use status::{HeldLine, SetLine, Status};

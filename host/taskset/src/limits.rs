@@ -101,22 +101,24 @@ impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grant { task, grant } => {
-                write!(f, "task '{task}' asks for '{grant}' (subnet.refuse_grants)")
+                write!(f, "task '{task}' asks for '{grant}' (subnet.limits.refuse_grants)")
             }
             Self::Component { task, component } => {
-                write!(f, "task '{task}' runs {component} (subnet.refuse_components)")
+                write!(f, "task '{task}' runs {component} (subnet.limits.refuse_components)")
             }
-            Self::Task { task } => write!(f, "task '{task}' (subnet.refuse_tasks)"),
+            Self::Task { task } => write!(f, "task '{task}' (subnet.limits.refuse_tasks)"),
             Self::Weights { moved, most } => write!(
                 f,
-                "it moves {:.1} % of the reward, more than {:.1} % (subnet.largest_weight_change)",
+                "it moves {:.1} % of the reward, more than {:.1} % (subnet.limits.largest_weight_change)",
                 moved * 100.0,
                 most * 100.0
             ),
             Self::Notice { given, due, unit } => {
                 write!(f, "it takes effect {given} {unit} after it was not yet there; {due} are due")
             }
-            Self::Policy { name } => write!(f, "another policy, '{name}' (subnet.hold_policy_changes)"),
+            Self::Policy { name } => {
+                write!(f, "another policy, '{name}' (subnet.limits.hold_policy_changes)")
+            }
         }
     }
 }
