@@ -120,8 +120,10 @@ impl Follower {
                 enough(&signatures, &digest, &owner, Whose::Running)?
             }
         };
-        events.extend(caught_up);
-        self.accept(set, fetched, signers, now, events).await
+        let before = events.len();
+        self.accept(set, fetched, signers, now, events).await?;
+        events.splice(before..before, caught_up);
+        Ok(())
     }
 
     async fn accept(

@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use nineteen_domain::Digest;
-use nineteen_domain::TaskName;
+use nineteen_domain::{Digest, TaskName};
 use nineteen_taskset::{Change, Diff, Event, FieldChange, Moment, Objection, Pins, SetLine, Stamped, Status};
 use serde_json::Value;
 

@@ -57,8 +57,9 @@ pub(crate) async fn diff(args: &Diff, config: &Config) -> Result<(), Failure> {
     };
     let (manifests, missing) = manifests(&set, place.as_ref(), config).await;
     let difference = Difference::between(running.as_ref(), &set);
-    let looked =
-        Some(now(config).await).filter(|_| running.as_ref().is_some_and(|r| r.digest() != set.digest()));
+    // Whether it was there in time knows only who was looking.
+    let followed = Status::read(&config.subnet.followed).map_err(Failure::input)?;
+    let looked = followed.filter(|_| args.against.is_none()).and_then(|s| s.looked);
     let objections = config.subnet.limits.objections(running.as_ref(), &set, &manifests, looked);
     if args.json {
         return print::json(
