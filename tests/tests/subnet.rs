@@ -198,7 +198,7 @@ fn bad_input_is_refused_in_one_line() {
     assert!(walk.refused(&["look"]).contains("subnet.source"));
     assert!(walk.refused(&["status"]).contains("nothing is followed"));
     for source in ["http://localhost/", "ftp://localhost/x", "https://me:pw@localhost/"] {
-        let text = format!("[subnet]\nsource = \"{source}\"\nkeys = [\"{a}\"]\n");
+        let text = format!("[subnet]\nsource = \"{source}\"\nkeys = [\"{a}\"]\nthreshold = 1\n");
         fs::write(walk.path("bad.toml"), text).unwrap();
         let said = walk.refused(&["--config", "bad.toml", "look"]);
         assert!(said.contains("subnet.source") && !said.contains("pw@"), "{said}");

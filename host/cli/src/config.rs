@@ -110,7 +110,7 @@ pub(crate) struct Subnet {
     pub name: Option<String>,
     /// Owner keys trusted at first.
     pub keys: Vec<Hotkey>,
-    /// How many of them have to sign.
+    /// How many of them have to sign; has to be said where there are keys.
     pub threshold: u32,
     /// Seconds between two looks at the source.
     pub poll_s: u64,
@@ -128,7 +128,7 @@ impl Default for Subnet {
             followed: "followed".into(),
             name: None,
             keys: Vec::new(),
-            threshold: 1,
+            threshold: 0,
             poll_s: 300,
             ca_file: None,
             limits: nineteen_taskset::Limits::default(),
@@ -298,6 +298,13 @@ impl Config {
                 "name the owner's keys: a source is only as good as its signatures",
             );
         }
+        let keys = u32::try_from(self.subnet.keys.len()).unwrap_or(u32::MAX);
+        if keys > 0 && !(1..=keys).contains(&self.subnet.threshold) {
+            return refuse(
+                "subnet.threshold",
+                &format!("say how many of the keys have to sign: 1 to {keys}"),
+            );
+        }
         if self.checking.providers.is_empty() {
             return refuse("checking.providers", "name at least one of cpu, cuda, tensorrt");
         }
@@ -381,6 +388,9 @@ mod tests {
         assert!(read("[subnet]\nsource = \"x\"\n").unwrap_err().contains("subnet.keys"));
         let e = read("[subnet.limits]\nlargest_weight_change = 2.0\n").unwrap_err();
         assert!(e.contains("subnet.limits.largest_weight_change"), "{e}");
+        let keys = "keys = [\"5Fxune7f71ZbpP2FoY3mhYcmM596Erhv1gRue4nsPwkxMR4n\"]";
+        assert!(read(&format!("[subnet]\n{keys}\n")).unwrap_err().contains("subnet.threshold"));
+        assert!(read(&format!("[subnet]\n{keys}\nthreshold = 1\n")).is_ok());
         assert!(read("[subnet]\npoll_s = 1\n").unwrap_err().contains("subnet.poll_s"));
     }
 

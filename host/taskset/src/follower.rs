@@ -108,14 +108,13 @@ impl Follower {
             stored.as_ref().map(|s| s.read().map(Arc::new).map_err(damaged)).transpose()
         };
         let (running, pending) = (reread(&state.running)?, reread(&state.pending)?);
-        if let (Some(set), Some(name)) = (&running, &options.name) {
-            if set.name != *name {
-                let where_ = folder.display();
-                return Err(setting(format!(
-                    "name: '{name}', but {where_} follows '{}': name another data folder",
-                    set.name
-                )));
-            }
+        if let (Some(set), Some(name)) = (&running, &options.name)
+            && set.name != *name
+        {
+            let (at, runs) = (folder.display(), &set.name);
+            return Err(setting(format!(
+                "name: '{name}', but '{runs}' is followed in {at}: name another folder"
+            )));
         }
         for set in [&running, &pending].into_iter().flatten() {
             let into = folder_of(folder, &set.digest());

@@ -168,7 +168,7 @@ impl HttpsSource {
             .body(Empty::<Bytes>::new())
             .map_err(|e| away(e.to_string()))?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| away(cause(&e)))?;
+            let response = sender.send_request(request).await.map_err(|e| broken(&e, &place))?;
             let status = response.status();
             if status.is_redirection() {
                 let to = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
@@ -181,15 +181,12 @@ impl HttpsSource {
                 status => Err(SourceError::Status { place: place.clone(), status }),
             }
         };
-        // The connection is driven here and ends with the exchange: nothing is spawned.
+        // The connection is driven here and ends with the exchange: nothing is spawned. What breaks it, the exchange
+        // hears of too, unless it has all that it needs by then.
         tokio::pin!(exchange, connection);
         tokio::select! {
             done = &mut exchange => done,
-            ended = &mut connection => match ended {
-                Ok(()) => exchange.await,
-                Err(e) if e.is_incomplete_message() => Err(SourceError::Truncated { place: place.clone() }),
-                Err(e) => Err(away(cause(&e))),
-            },
+            _ = &mut connection => exchange.await,
         }
     }
 
@@ -219,10 +216,7 @@ async fn body(mut body: hyper::body::Incoming, place: &str, most: u64) -> Result
     }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| match e.is_incomplete_message() || e.is_body_write_aborted() {
-            true => SourceError::Truncated { place: place.into() },
-            false => SourceError::Away { place: place.into(), why: cause(&e) },
-        })?;
+        let frame = frame.map_err(|e| broken(&e, place))?;
         let Ok(data) = frame.into_data() else { continue };
         if (read.len() + data.len()) as u64 > most {
             return Err(too_long());
@@ -232,13 +226,19 @@ async fn body(mut body: hyper::body::Incoming, place: &str, most: u64) -> Result
     Ok(read.to_vec())
 }
 
-/// The innermost reason: hyper's own words name only the layer.
-fn cause(e: &dyn std::error::Error) -> String {
-    let mut last = e;
+/// A connection that broke: early, or in the words of the innermost reason, because hyper's own name only the layer.
+fn broken(e: &hyper::Error, place: &str) -> SourceError {
+    let mut early = e.is_incomplete_message();
+    let mut last: &dyn std::error::Error = e;
     while let Some(inner) = last.source() {
+        let eof = |e: &std::io::Error| e.kind() == std::io::ErrorKind::UnexpectedEof;
+        early |= inner.downcast_ref::<std::io::Error>().is_some_and(eof);
         last = inner;
     }
-    last.to_string()
+    match early {
+        true => SourceError::Truncated { place: place.to_owned() },
+        false => SourceError::Away { place: place.to_owned(), why: last.to_string() },
+    }
 }
 
 fn connector(options: &HttpsOptions) -> Result<TlsConnector, String> {

@@ -162,13 +162,12 @@ pub(crate) fn status(args: &Json, config: &Config) -> Result<(), Failure> {
 
 /// The configuration as a validator that follows has it: for commands that read what it runs.
 pub(crate) fn as_followed(mut config: Config) -> Result<Config, Failure> {
-    if config.subnet.source.is_some() {
-        if let Some((taskset, components)) =
+    if config.subnet.source.is_some()
+        && let Some((taskset, components)) =
             Status::running_files(&config.subnet.followed).map_err(Failure::input)?
-        {
-            config.paths.taskset = taskset;
-            config.paths.components = Some(components);
-        }
+    {
+        config.paths.taskset = taskset;
+        config.paths.components = Some(components);
     }
     Ok(config)
 }
