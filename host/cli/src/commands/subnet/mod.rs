@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, config: Config) -> Result<(), Failure> {
 async fn now(config: &Config) -> Now {
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let block = match LocalSubnet::open(&config.subnet.folder) {
-        Ok(chain) => chain.head().await.ok().map(|head| head.block),
+        Ok(chain) => chain.head().await.ok().map(|head| head.number),
         Err(_) => None,
     };
     Now { unix_s, block }
