@@ -218,3 +218,38 @@ fn a_validator_whose_source_gives_nothing_does_not_start() {
     assert_eq!(out.status.code(), Some(2), "{said}");
     assert!(said.contains("subnet.source") && said.contains("no set is in force"), "{said}");
 }
+
+#[test]
+fn every_command_of_the_book_runs() {
+    let walk = Walk::new();
+    for key in ["alice.key", "bob.key", "carol.key"] {
+        fs::remove_file(walk.path(key)).unwrap();
+    }
+    fs::copy(walk.path("phrase"), walk.path("bob.passphrase")).unwrap();
+    let page = fs::read_to_string(repository().join("docs/owning-a-subnet.md")).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [keys, first, next, validator] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    // What the page says in words stands between its blocks.
+    let script = format!(
+        "{keys}\n{first}\nsed -i 's/0\\.1\\.0/0.2.0/' tasks/taskset.toml\n\
+         printf '[subnet]\\nsource = \"public\"\\nthreshold = 2\\nkeys = [\"%s\", \"%s\", \"%s\"]\\n' $ALICE $BOB $CAROL > validator.toml\n\
+         {next}\nSET=sha256:{}\nmv validator.toml nineteen.toml\n{validator}",
+        "ab".repeat(32)
+    );
+    let bin = nineteen_tests::nineteen();
+    let path = format!("{}:{}", bin.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let out = std::process::Command::new("sh")
+        .args(["-eux", "-c", &script])
+        .current_dir(walk.dir.path())
+        .env("PATH", path)
+        .env("NINETEEN_CACHE", nineteen_tests::cache())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(out.status.success(), "{}\n{}", text(&out.stdout), text(&out.stderr));
+    let said = text(&out.stdout);
+    for expected in ["sequence 1 is published", "sequence 2 is published", "accepted", "pending"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}

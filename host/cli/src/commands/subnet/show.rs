@@ -86,9 +86,14 @@ fn field(c: &FieldChange) -> String {
     format!("{}: {} → {}", c.field, value(&c.from), value(&c.to))
 }
 
-/// One line.
+/// One line, with its time.
 pub(super) fn event(stamped: &Stamped) -> String {
-    let words = match &stamped.event {
+    format!("{}  {}", Moment::UnixS(stamped.at.unix_s), words(&stamped.event))
+}
+
+/// One line.
+pub(super) fn words(event: &Event) -> String {
+    match event {
         Event::SourceAway { why, .. } => format!("source away: {why}; what runs runs on"),
         Event::SourceBack { away_s } => format!("source back after {away_s} s"),
         Event::Refused { why, .. } => format!("refused: {why}"),
@@ -114,8 +119,7 @@ pub(super) fn event(stamped: &Stamped) -> String {
             Moment::UnixS(*expired_unix_s),
             short(set)
         ),
-    };
-    format!("{}  {words}", Moment::UnixS(stamped.at.unix_s))
+    }
 }
 
 /// How a follower stands.

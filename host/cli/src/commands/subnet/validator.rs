@@ -227,7 +227,7 @@ pub(crate) async fn follow(
 }
 
 fn log(stamped: &Stamped) {
-    let words = show::event(stamped);
+    let words = show::words(&stamped.event);
     match &stamped.event {
         Event::SourceAway { .. } | Event::Refused { .. } | Event::Held { .. } | Event::Stale { .. } => {
             tracing::warn!("{words}");
