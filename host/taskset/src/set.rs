@@ -274,12 +274,12 @@ impl Set {
             let name = self.policy.name().to_owned();
             return Err(Refusal::OtherPolicy { name, signed: self.policy_digest, ours });
         }
-        let Some(_) = self.effective.after(self.published) else {
+        if self.effective.after(self.published).is_none() {
             return field(
                 "published",
                 "it is of another kind than 'effective': use block, or unix_s, for both".into(),
             );
-        };
+        }
         if self.published.after(self.effective).is_some_and(|late| late > 0) {
             return field("effective", format!("{} is before it was published", self.effective));
         }

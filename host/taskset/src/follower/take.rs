@@ -90,7 +90,8 @@ impl Follower {
         // Before anything that the set names is fetched: a stranger's file moves nothing.
         if let Err(refusal) = admit(&self.standing(&owner), &set, &signatures, now) {
             let rotated = matches!(refusal, Refusal::TooFew { whose: Whose::Running, .. });
-            match if rotated { self.catch_up(&set, now).await? } else { None } {
+            let way = if rotated { self.catch_up(&set, now).await? } else { None };
+            match way {
                 Some((later, sequence)) => {
                     owner = later;
                     admit(&self.standing(&owner), &set, &signatures, now)?;
