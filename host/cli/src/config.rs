@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use nineteen_checking::Provider;
+use nineteen_domain::Hotkey;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
@@ -95,17 +96,43 @@ impl Default for Identity {
     }
 }
 
-/// The subnet.
+/// The subnet, and how its owner's task sets are followed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Subnet {
     /// Folder of the file-backed local subnet.
     pub folder: PathBuf,
+    /// Where signed task sets come from: a folder or `https://…`. Without one, `paths.taskset` is run as it is.
+    pub source: Option<String>,
+    /// Folder in which the follower keeps sets and what it knows; beside `paths.data`, which is the store's alone.
+    pub followed: PathBuf,
+    /// The subnet's name in its sets; another one is never followed.
+    pub name: Option<String>,
+    /// Owner keys trusted at first.
+    pub keys: Vec<Hotkey>,
+    /// How many of them have to sign; has to be said where there are keys.
+    pub threshold: u32,
+    /// Seconds between two looks at the source.
+    pub poll_s: u64,
+    /// Certificates (PEM) that the source's server is checked against, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What this validator does not do for any owner.
+    pub limits: nineteen_taskset::Limits,
 }
 
 impl Default for Subnet {
     fn default() -> Self {
-        Self { folder: "subnet".into() }
+        Self {
+            folder: "subnet".into(),
+            source: None,
+            followed: "followed".into(),
+            name: None,
+            keys: Vec::new(),
+            threshold: 0,
+            poll_s: 300,
+            ca_file: None,
+            limits: nineteen_taskset::Limits::default(),
+        }
     }
 }
 
@@ -221,6 +248,11 @@ impl Config {
         fix(&mut self.paths.data);
         fix(&mut self.identity.hotkey_file);
         fix(&mut self.subnet.folder);
+        fix(&mut self.subnet.followed);
+        self.subnet.ca_file.as_mut().map(fix);
+        if let Some(source) = self.subnet.source.as_mut().filter(|s| !s.contains("://")) {
+            *source = base.join(&*source).display().to_string();
+        }
         self.checking.library.as_mut().map(fix);
         self.miner.as_mut().and_then(|m| m.access_log.as_mut()).map(fix);
     }
@@ -253,6 +285,25 @@ impl Config {
             if !(1..=65_536).contains(&n) {
                 return refuse(key, "use 1 to 65536");
             }
+        }
+        if let Err((key, why)) = self.subnet.limits.check() {
+            return refuse(&format!("subnet.limits.{key}"), &why);
+        }
+        if !(10..=86_400).contains(&self.subnet.poll_s) {
+            return refuse("subnet.poll_s", "use 10 to 86400 seconds");
+        }
+        if self.subnet.source.is_some() && self.subnet.keys.is_empty() {
+            return refuse(
+                "subnet.keys",
+                "name the owner's keys: a source is only as good as its signatures",
+            );
+        }
+        let keys = u32::try_from(self.subnet.keys.len()).unwrap_or(u32::MAX);
+        if keys > 0 && !(1..=keys).contains(&self.subnet.threshold) {
+            return refuse(
+                "subnet.threshold",
+                &format!("say how many of the keys have to sign: 1 to {keys}"),
+            );
         }
         if self.checking.providers.is_empty() {
             return refuse("checking.providers", "name at least one of cpu, cuda, tensorrt");
@@ -330,6 +381,17 @@ mod tests {
     fn values_out_of_range_are_refused() {
         assert!(read("[validator]\nperiod_s = 1\n").unwrap_err().contains("10 to 86400"));
         assert!(read("[validator]\nlisten = \"0.0.0.0:9119\"\n").unwrap_err().contains("loopback"));
+    }
+
+    #[test]
+    fn a_source_without_keys_is_refused_and_limits_are_checked() {
+        assert!(read("[subnet]\nsource = \"x\"\n").unwrap_err().contains("subnet.keys"));
+        let e = read("[subnet.limits]\nlargest_weight_change = 2.0\n").unwrap_err();
+        assert!(e.contains("subnet.limits.largest_weight_change"), "{e}");
+        let keys = "keys = [\"5Fxune7f71ZbpP2FoY3mhYcmM596Erhv1gRue4nsPwkxMR4n\"]";
+        assert!(read(&format!("[subnet]\n{keys}\n")).unwrap_err().contains("subnet.threshold"));
+        assert!(read(&format!("[subnet]\n{keys}\nthreshold = 1\n")).is_ok());
+        assert!(read("[subnet]\npoll_s = 1\n").unwrap_err().contains("subnet.poll_s"));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{demo, doctor, gallery, miner, policy, replay, reports, simulate, task, validator};
+use crate::commands::{
+    demo, doctor, gallery, miner, policy, replay, reports, simulate, subnet, task, validator,
+};
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -49,6 +51,8 @@ enum Command {
     Tasks(reports::JsonArgs),
     /// Work on one task by itself: calibrate it.
     Task(task::Args),
+    /// Own a subnet: sign and publish task sets. Validate one: see what its owner proposes, hold, release.
+    Subnet(subnet::Args),
     /// Show every miner's scores in the last settled period.
     Scores(reports::JsonArgs),
     /// Show why a miner earns what it earns in a task.
@@ -89,6 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let config = || Config::read(cli.config.as_deref());
+    let followed = || config().and_then(subnet::as_followed);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -98,14 +103,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Validator(args) => validator::run(args, config()?).await,
             Command::Miner(args) => miner::run(args, config).await,
             Command::Demo(args) => demo::run(args, cli.config.is_some()).await,
-            Command::Doctor(args) => doctor::run(args, config()?).await,
+            Command::Doctor(args) => doctor::run(args, followed()?).await,
             Command::Task(args) => task::run(args, config()?).await,
-            Command::Tasks(args) => reports::tasks(args, config()?).await,
-            Command::Scores(args) => reports::scores(args, config()?).await,
-            Command::Explain(args) => reports::explain(args, config()?).await,
-            Command::Weights(args) => reports::weights(args, config()?).await,
-            Command::Gallery(args) => gallery::run(args, config()?).await,
-            Command::Replay(args) => replay::run(args, config()?).await,
+            Command::Tasks(args) => reports::tasks(args, followed()?).await,
+            Command::Subnet(args) => subnet::run(args, config()?).await,
+            Command::Scores(args) => reports::scores(args, followed()?).await,
+            Command::Explain(args) => reports::explain(args, followed()?).await,
+            Command::Weights(args) => reports::weights(args, followed()?).await,
+            Command::Gallery(args) => gallery::run(args, followed()?).await,
+            Command::Replay(args) => replay::run(args, followed()?).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Policy(args) => policy::run(&args),
             Command::DemoMiner(args) => demo::miner(args, config()?).await,

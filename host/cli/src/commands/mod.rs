@@ -8,5 +8,6 @@ pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod reports;
 pub(crate) mod simulate;
+pub(crate) mod subnet;
 pub(crate) mod task;
 pub(crate) mod validator;

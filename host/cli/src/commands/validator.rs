@@ -20,6 +20,7 @@ use nineteen_wire::client::{Client, ClientConfig};
 use nineteen_wire::keys;
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::subnet;
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -33,10 +34,14 @@ const DAY_US: u64 = 86_400_000_000;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
+pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
     // Cheap things first: whatever is wrong with what we were given shows before a model loads.
     let listener = nineteen_gateway::bind(config.validator.listen).await.map_err(Failure::input)?;
     let keypair = Arc::new(keys::read_keyfile(&config.identity.hotkey_file).map_err(Failure::input)?);
+    let followed = subnet::follow_at_start(&config).await?;
+    if let Some((_, in_force)) = &followed {
+        subnet::run_what_is_in_force(&mut config, in_force);
+    }
     let (set, declared) = registry::read_set(&config.paths.taskset).map_err(Failure::input)?;
     let policy = policy_of(&config, &set)?;
     let chain = LocalSubnet::open(&config.subnet.folder).map_err(Failure::input)?;
@@ -86,6 +91,9 @@ pub(crate) async fn run(_: Args, config: Config) -> Result<(), Failure> {
     if v.control_every_s > 0 {
         run_control_miner(&mut parts, &executors, &validator, loopback, &secret, v.control_every_s, &stop)
             .await?;
+    }
+    if let Some((follower, _)) = followed {
+        parts.spawn(subnet::follow(follower, config.clone(), stop.clone()));
     }
     parts.spawn(async move { validator.run(loop_stop).await.map_err(Failure::running) });
     parts.spawn(async move {
