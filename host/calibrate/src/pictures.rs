@@ -12,7 +12,7 @@ use nineteen_domain::check::{Check, Evidence};
 use nineteen_domain::id::Digest;
 use nineteen_domain::meet::{BoxFuture, Checker};
 use nineteen_domain::{Chunk, Ending, Exchange, ModelName, Outcome, Request};
-use nineteen_miner::{OnnxBackend, Picture, PictureWork, TaskConfig, picture_reply, picture_work};
+use nineteen_miner::{Backend, BackendError, OnnxBackend, Picture, PictureWork, TaskConfig, picture_reply, picture_work};
 
 use crate::error::CalibrateError;
 use crate::setting::{From, Observed, Setting, Weights};
@@ -56,16 +56,29 @@ pub async fn observe_pictures(
     let reference = setting.reference().await?;
     let remembered: Arc<dyn Checker> = Arc::new(Remembered::new(reference.checker()));
     let honest = OnnxBackend::new(&reference);
-    let own: Vec<Picture> = all(&honest, &works).await?;
+    let (mut own, mut asked, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (work, request) in works.into_iter().zip(&setting.requests) {
+        match honest.picture(work.clone()).await {
+            Ok(picture) => {
+                own.push(picture);
+                asked.push(request);
+                kept.push(work);
+            }
+            // A photograph in which the detector misses the face is a question with another answer.
+            Err(BackendError::NoFace) => {}
+            Err(e) => return Err(CalibrateError::Request(e.to_string())),
+        }
+    }
+    let works = kept;
     let mut seen = Vec::new();
     let see = |name: &'static str, is_honest: bool, pictures: Vec<Option<Picture>>| {
-        let remembered = Arc::clone(&remembered);
+        let (remembered, asked) = (Arc::clone(&remembered), &asked);
         async move {
             let mut seen = Vec::with_capacity(pictures.len());
-            for ((picture, request), exchange) in pictures.iter().zip(&setting.requests).zip(0..) {
+            for ((picture, request), exchange) in pictures.iter().zip(asked).zip(0..) {
                 let Some(picture) = picture else { continue };
                 let reply = replied(&picture_reply(setting.task.model.as_str(), picture));
-                let outcome = judge(request.clone(), reply, Arc::clone(&remembered))
+                let outcome = judge((*request).clone(), reply, Arc::clone(&remembered))
                     .await
                     .map_err(CalibrateError::Request)?;
                 let (features, violation) = match outcome {
