@@ -12,7 +12,9 @@ use nineteen_domain::check::{Check, Evidence};
 use nineteen_domain::id::Digest;
 use nineteen_domain::meet::{BoxFuture, Checker};
 use nineteen_domain::{Chunk, Ending, Exchange, ModelName, Outcome, Request};
-use nineteen_miner::{Backend, BackendError, OnnxBackend, Picture, PictureWork, TaskConfig, picture_reply, picture_work};
+use nineteen_miner::{
+    Backend, BackendError, OnnxBackend, Picture, PictureWork, TaskConfig, picture_reply, picture_work,
+};
 
 use crate::error::CalibrateError;
 use crate::setting::{From, Observed, Setting, Weights};
