@@ -122,7 +122,11 @@ fn a_missing_model_file_is_named() {
     let place = Place::new();
     let models = place.path("models");
     fs::create_dir(&models).unwrap();
-    link(&cache().join("models/all-minilm-l6-v2"), &models.join("all-minilm-l6-v2"));
+    for model in fs::read_dir(cache().join("models")).unwrap().map(|m| m.unwrap()) {
+        if model.file_name() != "smollm2-135m-instruct" {
+            link(&model.path(), &models.join(model.file_name()));
+        }
+    }
     place.append("[identity]\nhotkey_file = \"hotkey\"\n");
     let said = place.refused("validator", &[("NINETEEN__PATHS__MODELS", models.to_str().unwrap())]);
     assert!(said.contains("smollm2-135m-instruct") && said.contains("cargo xtask setup"), "{said}");
