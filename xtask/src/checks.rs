@@ -127,16 +127,16 @@ pub(crate) fn soak(site: &Site, minutes: u64, seed: Option<u64>) -> Result<Endin
 }
 
 /// Runs the benches whose names contain `name`, side by side with what they are measured against.
-pub(crate) fn bench(site: &Site, name: Option<&str>) -> Result<Ending> {
+pub(crate) fn bench(site: &Site, name: Option<&str>, arguments: &[String]) -> Result<Ending> {
     let mut all = Ending::Good;
-    for bench in ["call", "inference", "period", "verification"]
+    for bench in ["call", "inference", "images", "period", "verification"]
         .into_iter()
         .filter(|b| name.is_none_or(|n| b.contains(n)))
     {
         let mut command = host(site);
         // The profile of the tests: a second one would compile wasmtime a second time, and dependencies are
         // optimised in it.
-        command.args(["bench", "--workspace", "--bench", bench, "--profile", "dev"]);
+        command.args(["bench", "--workspace", "--bench", bench, "--profile", "dev", "--"]).args(arguments);
         command
             .env("NINETEEN_COMPONENTS", site.cache.path("components"))
             .env("NINETEEN_PYTHON", site.cache.python());

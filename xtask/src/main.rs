@@ -60,10 +60,13 @@ enum Commands {
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
     },
-    /// Measure, side by side with what it is measured against; `verification` alone takes half an hour
+    /// Measure, side by side with what it is measured against; `verification` alone takes half an hour, `images` a quarter
     Bench {
         /// Only benches with this in their name
         name: Option<String>,
+        /// Passed on to the bench, behind `--`
+        #[arg(last = true, value_name = "ARGUMENT", requires = "name")]
+        arguments: Vec<String>,
     },
     /// Kill a validator again and again over a run with real miners, and audit its books
     Soak {
@@ -127,9 +130,9 @@ fn run(command: Commands) -> Result<Ending> {
             setup(&site, false, None)?;
             checks::test(&site, filter.as_deref())
         }
-        Commands::Bench { name } => {
+        Commands::Bench { name, arguments } => {
             setup(&site, false, None)?;
-            checks::bench(&site, name.as_deref())
+            checks::bench(&site, name.as_deref(), &arguments)
         }
         Commands::Soak { minutes, seed } => {
             setup(&site, false, None)?;

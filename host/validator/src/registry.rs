@@ -361,7 +361,8 @@ mod tests {
             assert!(
                 refused(&good.replace(d.manifest.name.as_str(), "other")).contains("task: it is of 'other'")
             );
-            assert!(refused(&good.replace(read.model.name.as_str(), "other")).contains("model.name"));
+            let named = format!("\"{}\"", read.model.name);
+            assert!(refused(&good.replace(&named, "\"other\"")).contains("model.name"));
             assert!(
                 refused(&good.replace("\"design_effect\": ", "\"design_effect\": -"))
                     .contains("design_effect")
