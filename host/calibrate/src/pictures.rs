@@ -118,8 +118,11 @@ pub async fn observe_pictures(
         };
         let made = all(&OnnxBackend::new(&miner), &named(&works, &name)).await?;
         let made = made.into_iter().zip(&own);
-        // What a miner does about flags is not told by its weights.
-        let flagged = made.map(|(p, own)| Some(Picture { flagged: own.flagged, ..p })).collect();
+        // What a miner does about flags is not told by its weights, nor its weights by a picture that it withholds.
+        let of = |(p, own): (Picture, &Picture)| {
+            (weights.honest || !own.flagged).then_some(Picture { flagged: own.flagged, ..p })
+        };
+        let flagged = made.map(of).collect();
         seen.extend(see(weights.name, weights.honest, flagged).await?);
         miner.stop().await;
     }

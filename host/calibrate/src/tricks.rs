@@ -159,6 +159,11 @@ pub(crate) async fn tricked(
         own.iter().map(turned).collect()
     };
     let made = match trick {
+        Trick::SameForAll => {
+            // Whose picture it is has done the work.
+            let shown = own.iter().enumerate().map(|(n, p)| own.first().filter(|_| n > 0 && !p.flagged));
+            return Ok(shown.map(|p| p.cloned().map(|p| Picture { flagged: false, ..p })).collect());
+        }
         Trick::FalseFlag => return Ok(flags(true)),
         Trick::Unflagged => return Ok(flags(false)),
         Trick::OtherSeed => all(engine, &with(&|_, w| PictureWork { seed: w.seed ^ 1, ..w })).await,
@@ -183,7 +188,6 @@ pub(crate) async fn tricked(
             turned.rotate_left(1);
             Ok(turned)
         }
-        Trick::SameForAll => Ok(own.first().map(|p| vec![p.clone(); own.len()]).unwrap_or_default()),
         Trick::Noise => drawn(&|picture| Some(noisy(picture))),
         Trick::Jpeg30 => drawn(&|picture| decoded(&pixels::encode_jpeg(picture, 30))),
         Trick::Upscaled => drawn(&|p| {
