@@ -1,7 +1,11 @@
 //! End to end: one file per promise made in the README. This library finds the binary and the cache.
 
 mod books;
+pub mod fifth;
+pub mod live;
 pub mod moves;
+pub mod newcomer;
+pub mod registry;
 pub mod soak;
 mod stage;
 pub mod zoo;
@@ -57,4 +61,34 @@ pub fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> std::io::Resul
         .env_remove("ORT_DYLIB_PATH")
         .envs(env.iter().copied())
         .output()
+}
+
+/// What an operator's API says.
+pub(crate) fn get(addr: std::net::SocketAddr, path: &str) -> Result<serde_json::Value> {
+    let (status, body) =
+        ask(addr, &format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n"))?;
+    if status == 200 {
+        Ok(serde_json::from_str(&body)?)
+    } else {
+        Err(format!("{path}: {status}: {body}").into())
+    }
+}
+
+/// The status of a change that shows this token.
+pub(crate) fn post(addr: std::net::SocketAddr, path: &str, token: &str) -> Result<u16> {
+    let head = format!("POST {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-length: 0\r\n");
+    ask(addr, &format!("{head}authorization: Bearer {token}\r\n\r\n")).map(|(status, _)| status)
+}
+
+/// One exchange, by hand: what is tested does not test itself.
+fn ask(addr: std::net::SocketAddr, request: &str) -> Result<(u16, String)> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
+    let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
+    Ok((status, body.to_owned()))
 }

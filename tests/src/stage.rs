@@ -41,11 +41,18 @@ pub(crate) struct Stage {
     pub(crate) subnet: LocalSubnet,
     /// Names of the miners' access logs.
     pub(crate) logs: Vec<String>,
+    /// What the miners serve.
+    served: Vec<&'static str>,
 }
 
 impl Stage {
     /// Sets a run up in this empty folder and starts its miners, `miner-0` and on, of uid 1 and on.
     pub(crate) fn set(dir: &Path) -> Result<(Self, Vec<Running>)> {
+        Self::with_tasks(dir, &[TASK])
+    }
+
+    /// The same with miners that serve more tasks than the validator begins with.
+    pub(crate) fn with_tasks(dir: &Path, served: &[&'static str]) -> Result<(Self, Vec<Running>)> {
         let operator = free_address()?;
         let validator = create_keyfile(dir.join("validator.key"))?.hotkey();
         let own =
@@ -60,6 +67,7 @@ impl Stage {
             operator,
             subnet: LocalSubnet::create(&dir.join("subnet"), &subnet)?,
             logs: Vec::new(),
+            served: served.to_vec(),
         };
         fs::write(
             dir.join("taskset.toml"),
@@ -95,15 +103,18 @@ impl Stage {
     /// Starts a miner of this name with that key and capacity per hour, and waits until it listens.
     pub(crate) fn miner(&mut self, name: &str, key: &str, capacity: usize) -> Result<(SocketAddr, Running)> {
         let addr = free_address()?;
-        fs::write(
-            self.dir.join(format!("{name}.toml")),
-            format!(
-                "[identity]\nhotkey_file = \"{key}.key\"\n[subnet]\nfolder = \"subnet\"\n\
-                 [miner]\nlisten = \"{addr}\"\naccess_log = \"{name}.jsonl\"\n\
-                 [miner.tasks.{TASK}]\noperation = \"embeddings\"\nmodel = \"all-minilm-l6-v2\"\n\
-                 capacity_per_hour = {capacity}\n",
-            ),
-        )?;
+        let mut config = format!(
+            "[identity]\nhotkey_file = \"{key}.key\"\n[subnet]\nfolder = \"subnet\"\n\
+             [miner]\nlisten = \"{addr}\"\naccess_log = \"{name}.jsonl\"\n"
+        );
+        for task in &self.served {
+            let task = format!(
+                "[miner.tasks.{task}]\noperation = \"embeddings\"\nmodel = \"all-minilm-l6-v2\"\n\
+                 capacity_per_hour = {capacity}\n"
+            );
+            config.push_str(&task);
+        }
+        fs::write(self.dir.join(format!("{name}.toml")), config)?;
         let running = self.start(name, "miner")?;
         self.logs.push(format!("{name}.jsonl"));
         wait(Duration::from_secs(120), "the miner listens", || TcpStream::connect(addr).is_ok())?;
@@ -126,6 +137,11 @@ impl Stage {
             .stderr(log)
             .spawn()?;
         Ok(Running(child))
+    }
+
+    /// Where the validator's operator asks.
+    pub(crate) fn operator(&self) -> SocketAddr {
+        self.operator
     }
 
     /// Waits until the validator answers its operator.

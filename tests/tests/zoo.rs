@@ -228,6 +228,8 @@ impl Stage {
         let components = cache().join("components");
         let tasks = registry::load(&taskset(folder), &components, &sandbox, &secret).await;
         let tasks = Arc::new(tasks.unwrap_or_else(|e| panic!("{e}")));
+        let board =
+            nineteen_validator::registry::Tasks { set: tasks.set.clone(), by_name: tasks.by_name.clone() };
 
         let models: Vec<ModelConfig> = MODELS.iter().map(|m| ModelName::new(*m).unwrap().into()).collect();
         let start = move || {
@@ -262,7 +264,14 @@ impl Stage {
         let policy = Policy::default_rules();
         let store = Store::open(&folder.join("data"), Options::default()).unwrap();
         let (checker, clock) = (Arc::new(checker), Arc::new(SystemClock));
-        let judge = Judge::new(Arc::clone(&tasks), checker, store, clock, &policy, HOUR_US);
+        let judge = Judge::new(
+            Arc::new(nineteen_validator::Board::new(board)),
+            checker,
+            store,
+            clock,
+            &policy,
+            HOUR_US,
+        );
         let mut client = ClientConfig::new(Arc::new(Keypair::from_seed([0xEE; 32])));
         client.allow_private = true;
         Self { tasks, judge, client: Client::new(client), policy, requests: made, oracle, _server: server }

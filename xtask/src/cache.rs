@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 pub(crate) const TEMPORARY: &str = ".unfinished-";
 
 /// What xtask makes under the root, and may therefore delete.
-const OURS: [&str; 11] = [
+const OURS: [&str; 15] = [
     "models",
     "components",
     "onnxruntime",
@@ -28,6 +28,10 @@ const OURS: [&str; 11] = [
     "wheels",
     "guest-toolchain",
     "plugins-target",
+    "oci",
+    "registry",
+    "author-python",
+    "author-js",
     "tools",
     "stamps",
     "logs",

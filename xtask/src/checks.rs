@@ -126,10 +126,41 @@ pub(crate) fn soak(site: &Site, minutes: u64, seed: Option<u64>) -> Result<Endin
     Ok(ending(child::openly(&mut command)?))
 }
 
+/// Feeds the sandbox what nobody thought of, for as long as it is told to. In a process of its own: what ends it is kept.
+pub(crate) fn fuzz(site: &Site, minutes: u64, seed: Option<u64>) -> Result<Ending> {
+    let mut command = host(site);
+    command.args([
+        "test",
+        "--workspace",
+        "--test",
+        "hostile",
+        "--",
+        "--ignored",
+        "--nocapture",
+        "--exact",
+        "fuzz::fuzz",
+    ]);
+    command.env("NINETEEN_FUZZ_SECONDS", minutes.saturating_mul(60).to_string());
+    if let Some(seed) = seed {
+        command.env("NINETEEN_FUZZ_SEED", seed.to_string());
+    }
+    eprintln!(
+        "fuzz: mutants of the hostile corpus for {minutes} min; what is new is kept in host/sandbox/tests/corpus"
+    );
+    let ending = ending(child::openly(&mut command)?);
+    let (current, kept) =
+        (site.repo.join("host/sandbox/tests/corpus/current"), "host/sandbox/tests/corpus/crash.wasm");
+    if current.is_file() {
+        std::fs::rename(&current, site.repo.join(kept)).context("the input cannot be kept")?;
+        eprintln!("fuzz: it ended early; what it was at is {kept}, and the tests replay it from now on");
+    }
+    Ok(ending)
+}
+
 /// Runs the benches whose names contain `name`, side by side with what they are measured against.
 pub(crate) fn bench(site: &Site, name: Option<&str>, arguments: &[String]) -> Result<Ending> {
     let mut all = Ending::Good;
-    for bench in ["call", "inference", "images", "period", "verification"]
+    for bench in ["call", "inference", "images", "period", "upgrades", "verification"]
         .into_iter()
         .filter(|b| name.is_none_or(|n| b.contains(n)))
     {
@@ -228,6 +259,7 @@ fn advisories_reachable(site: &Site) -> Result<bool> {
 
 /// Builds the book and checks that its links lead somewhere. Gives the folder it is in.
 pub(crate) fn book(site: &Site) -> Result<PathBuf> {
+    crate::wit::ensure(&site.repo)?;
     let out = site.repo.join("target/book");
     let mut command = tools::command(site, tools::MDBOOK)?;
     command.arg("build").arg(site.repo.join("docs")).arg("--dest-dir").arg(&out);

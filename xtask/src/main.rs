@@ -19,6 +19,7 @@ mod progress;
 mod stamp;
 mod steps;
 mod tally;
+mod wit;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -77,6 +78,15 @@ enum Commands {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Feed the sandbox mutants of hostile components, and keep what is new
+    Fuzz {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Mutants follow from it
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Check formatting, lints and dependencies
     Lint {
         /// One of them
@@ -128,6 +138,9 @@ fn run(command: Commands) -> Result<Ending> {
         }
         Commands::Test { filter } => {
             setup(&site, false, None)?;
+            setup(&site, false, Some(Step::Registry))?;
+            setup(&site, false, Some(Step::Author))?;
+            setup(&site, false, Some(Step::Example))?;
             checks::test(&site, filter.as_deref())
         }
         Commands::Bench { name, arguments } => {
@@ -138,6 +151,7 @@ fn run(command: Commands) -> Result<Ending> {
             setup(&site, false, None)?;
             checks::soak(&site, minutes, seed)
         }
+        Commands::Fuzz { minutes, seed } => checks::fuzz(&site, minutes, seed),
         Commands::Lint { only } => checks::lint(&site, only),
         Commands::Book => {
             let folder = checks::book(&site)?;

@@ -5,6 +5,7 @@
 //! the same answer instead of computing it again.
 
 mod pictures;
+mod tensors;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ use crate::image::ImageModel;
 use crate::runtime::{Provider, one_line};
 use crate::sampler::Sampler;
 use crate::template::Message;
+use crate::tensors::TensorModel;
 use crate::text::{Completion, Prompt, ReplayRequest, TextModel};
 use crate::vision::VisionModel;
 use pictures::{FEATURES, GENERATE, VISION};
@@ -54,6 +56,7 @@ pub(crate) struct Models {
     pub(crate) embeddings: BTreeMap<String, EmbeddingModel>,
     pub(crate) images: BTreeMap<String, ImageModel>,
     pub(crate) visions: BTreeMap<String, VisionModel>,
+    pub(crate) tensors: BTreeMap<String, TensorModel>,
 }
 
 #[derive(Deserialize)]
@@ -227,6 +230,7 @@ impl meet::Checker for Checker {
             (GENERATE, images),
         ];
         kinds.extend(VISION.map(|kind| (kind, seeing(kind))));
+        kinds.push((tensors::RUN, self.models.tensors.keys().cloned().collect()));
         kinds.retain(|(_, models)| !models.is_empty());
         // The one that needs no model.
         kinds.push((FEATURES, Vec::new()));
@@ -270,7 +274,8 @@ impl Models {
         if kind == FEATURES {
             return pictures::features(check).await;
         }
-        let of_pictures = kind == GENERATE || VISION.contains(&kind);
+        // These take blobs.
+        let of_pictures = kind == GENERATE || kind == tensors::RUN || VISION.contains(&kind);
         if !of_pictures && ![RENDER, TOKENIZE, REPLAY, EMBED].contains(&kind) {
             return Err(CheckingError::BadParameters(format!(
                 "no executor answers checks of the kind '{}'",
@@ -288,6 +293,7 @@ impl Models {
         let text = || self.texts.get(name).cloned().ok_or_else(unknown);
         match kind {
             GENERATE => self.generate(name, &check).await,
+            tensors::RUN => self.tensors(name, &check).await,
             of_vision if VISION.contains(&of_vision) => {
                 let (kind, name) = (kind.to_owned(), name.to_owned());
                 self.see(&kind, &name, check).await

@@ -21,6 +21,7 @@ use crate::graph::Graph;
 use crate::image::ImageModel;
 use crate::lane::{lane, work};
 use crate::runtime::{Runtime, one_line};
+use crate::tensors::TensorModel;
 use crate::text::{self, TextModel};
 use crate::vision::VisionModel;
 
@@ -60,6 +61,7 @@ pub struct Executors {
     embeddings: BTreeMap<String, EmbeddingModel>,
     images: BTreeMap<String, ImageModel>,
     visions: BTreeMap<String, VisionModel>,
+    tensors: BTreeMap<String, TensorModel>,
     checker: Arc<Checker>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -71,6 +73,7 @@ impl std::fmt::Debug for Executors {
             .field("embeddings", &self.embeddings.keys())
             .field("images", &self.images.keys())
             .field("visions", &self.visions.keys())
+            .field("tensors", &self.tensors.keys())
             .field("threads", &self.threads.len())
             .finish()
     }
@@ -89,6 +92,7 @@ impl Executors {
             embeddings: BTreeMap::new(),
             images: BTreeMap::new(),
             visions: BTreeMap::new(),
+            tensors: BTreeMap::new(),
             checker: Arc::new(Checker::default()),
             threads: Vec::new(),
         };
@@ -104,6 +108,7 @@ impl Executors {
                 || this.embeddings.contains_key(name_)
                 || this.images.contains_key(name_)
                 || this.visions.contains_key(name_)
+                || this.tensors.contains_key(name_)
             {
                 return Err(CheckingError::BadParameters(format!("the model '{name}' is configured twice")));
             }
@@ -114,6 +119,7 @@ impl Executors {
             embeddings: this.embeddings.clone(),
             images: this.images.clone(),
             visions: this.visions.clone(),
+            tensors: this.tensors.clone(),
         }));
         Ok(this)
     }
@@ -188,6 +194,12 @@ impl Executors {
                 self.visions.insert(name.as_str().to_owned(), model);
                 self.threads.extend(running);
             }
+            Kind::Tensors => {
+                let sizes = [threads, config.intra_threads, config.queue];
+                let (model, running) = TensorModel::start(name, folder, runtime, sizes)?;
+                self.tensors.insert(name.as_str().to_owned(), model);
+                self.threads.extend(running);
+            }
         }
         tracing::info!(model = %name, precision = folder.precision, %provider, threads, "model is being served");
         Ok(())
@@ -224,6 +236,12 @@ impl Executors {
         self.visions.get(name).cloned()
     }
 
+    /// The graph of this name that is run on plain tensors.
+    #[must_use]
+    pub fn tensors(&self, name: &str) -> Option<TensorModel> {
+        self.tensors.get(name).cloned()
+    }
+
     /// Stops: generations end as cancelled between two tokens, what waits is told so, passes under way finish.
     pub async fn stop(mut self) {
         self.close();
@@ -239,6 +257,7 @@ impl Executors {
         self.embeddings.values().for_each(|m| m.lane.close());
         self.images.values().for_each(|m| m.lane.close());
         self.visions.values().for_each(|m| m.lane.close());
+        self.tensors.values().for_each(|m| m.lane.close());
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Vision,
     /// An image pipeline; its executor reads the folder.
     Diffusion,
+    /// A graph of which the host knows nothing but its tensors.
+    Tensors,
 }
 
 /// A folder whose files are as promised.
@@ -188,14 +190,15 @@ impl Folder {
             }
             "vision" => Kind::Vision,
             "diffusion" => Kind::Diffusion,
+            "tensors" => Kind::Tensors,
             other => {
-                let known = "'text', 'embedding', 'vision' or 'diffusion'";
+                let known = "'text', 'embedding', 'vision', 'diffusion' or 'tensors'";
                 return Err(wrong(&toml_path, format!("kind '{other}' is not {known}")));
             }
         };
         let needed: &[&str] = match kind {
             Kind::Text { .. } | Kind::Embedding { .. } => &[GRAPH, "tokenizer.json"],
-            Kind::Vision => &[GRAPH],
+            Kind::Vision | Kind::Tensors => &[GRAPH],
             Kind::Diffusion => &[INDEX],
         };
         if let Some(missing) = needed.iter().find(|name| !manifest.files.contains_key(**name)) {

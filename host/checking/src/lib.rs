@@ -31,6 +31,7 @@ mod diffusion;
 mod embedding;
 mod error;
 mod executors;
+mod fleet;
 mod folder;
 mod golden;
 mod graph;
@@ -43,6 +44,7 @@ mod reduce;
 mod runtime;
 mod sampler;
 mod template;
+mod tensors;
 mod text;
 mod vision;
 
@@ -51,6 +53,7 @@ pub use diffusion::{Image, ImageRequest, Noise, Pipeline, Pixels};
 pub use embedding::{Embedded, EmbeddingModel};
 pub use error::CheckingError;
 pub use executors::{ExecutorConfig, Executors, ModelConfig};
+pub use fleet::Fleet;
 pub use folder::identity;
 pub use golden::{answers_as_known, measured, quarantined};
 pub use image::ImageModel;
@@ -58,6 +61,7 @@ pub use philox::philox4x32_10;
 pub use runtime::{Provider, Runtime, RuntimeConfig};
 pub use sampler::Sampler;
 pub use template::Message;
+pub use tensors::{Dtype, Named, TensorModel};
 pub use text::{
     Completion, Finish, GenerateEnd, GenerateRequest, GeneratedToken, MOST_TOGETHER, Prompt, Rendered,
     Replay, ReplayRequest, TextModel,

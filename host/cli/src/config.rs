@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub checking: Checking,
     /// The validator.
     pub validator: Validator,
+    /// Registries that tasks are published to and pulled from.
+    pub oci: nineteen_oci::Settings,
     /// The reference miner; needed by `nineteen miner` alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub miner: Option<nineteen_miner::MinerConfig>,
@@ -50,6 +52,9 @@ pub(crate) struct Paths {
     pub taskset: PathBuf,
     /// What the validator keeps: scores, exchanges, its seed.
     pub data: PathBuf,
+    /// Where the validator keeps every version of the tasks that it ran, and the operator's token; default: the name of `data`
+    /// with `-live` after it.
+    pub live: Option<PathBuf>,
 }
 
 impl Default for Paths {
@@ -60,6 +65,7 @@ impl Default for Paths {
             models: None,
             taskset: "tasks/taskset.toml".into(),
             data: "data".into(),
+            live: None,
         }
     }
 }
@@ -67,6 +73,17 @@ impl Default for Paths {
 impl Paths {
     pub(crate) fn components(&self) -> PathBuf {
         self.components.clone().unwrap_or_else(|| self.cache.join("components"))
+    }
+    /// Not inside of `data`: that folder is the store's alone.
+    pub(crate) fn live(&self) -> PathBuf {
+        self.live.clone().unwrap_or_else(|| {
+            let mut name = self.data.file_name().unwrap_or("data".as_ref()).to_owned();
+            name.push("-live");
+            self.data.with_file_name(name)
+        })
+    }
+    pub(crate) fn token(&self) -> PathBuf {
+        self.live().join("operator.token")
     }
     pub(crate) fn models(&self) -> PathBuf {
         self.models.clone().unwrap_or_else(|| self.cache.join("models"))
@@ -246,6 +263,7 @@ impl Config {
         self.paths.models.as_mut().map(fix);
         fix(&mut self.paths.taskset);
         fix(&mut self.paths.data);
+        self.paths.live.as_mut().map(fix);
         fix(&mut self.identity.hotkey_file);
         fix(&mut self.subnet.folder);
         fix(&mut self.subnet.followed);
@@ -254,6 +272,8 @@ impl Config {
             *source = base.join(&*source).display().to_string();
         }
         self.checking.library.as_mut().map(fix);
+        self.oci.ca_file.as_mut().map(fix);
+        self.oci.password_file.as_mut().map(fix);
         self.miner.as_mut().and_then(|m| m.access_log.as_mut()).map(fix);
     }
 
@@ -304,6 +324,9 @@ impl Config {
                 "subnet.threshold",
                 &format!("say how many of the keys have to sign: 1 to {keys}"),
             );
+        }
+        if let Some((key, why)) = self.oci.slip() {
+            return refuse(key, &why);
         }
         if self.checking.providers.is_empty() {
             return refuse("checking.providers", "name at least one of cpu, cuda, tensorrt");

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    demo, doctor, gallery, miner, policy, replay, reports, simulate, subnet, task, validator,
+    demo, doctor, gallery, miner, policy, receipt, replay, reports, simulate, subnet, task, tasks, validator,
 };
 use crate::config::Config;
 use crate::error::Failure;
@@ -47,8 +47,8 @@ enum Command {
     Demo(demo::Args),
     /// Look whether everything the validator needs is here and works.
     Doctor(doctor::Args),
-    /// Show the tasks of the task set.
-    Tasks(reports::JsonArgs),
+    /// List the tasks, or change them while the validator runs.
+    Tasks(tasks::Args),
     /// Work on one task by itself: calibrate it.
     Task(task::Args),
     /// Own a subnet: sign and publish task sets. Validate one: see what its owner proposes, hold, release.
@@ -63,10 +63,18 @@ enum Command {
     Gallery(gallery::Args),
     /// Settle recorded periods again under another policy or other weights of tasks; never writes.
     Replay(replay::Args),
+    /// Write down verdicts with all that they came from, and have them again anywhere.
+    Receipt(receipt::Args),
     /// Print a policy as TOML.
     Policy(policy::Args),
     /// Attack a policy with models of miners on a simulated clock.
     Simulate(simulate::Args),
+    /// Compile a component from standard input to standard output. Not for other use.
+    #[command(hide = true, name = nineteen_sandbox::apart::ARGUMENT)]
+    CompileComponent {
+        /// Calls at a time of the sandbox that it is for.
+        calls: u32,
+    },
     /// One miner of the demo. Not for other use.
     #[command(hide = true)]
     DemoMiner(demo::MinerArgs),
@@ -90,6 +98,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Simulate(args) => return simulate::run(args),
         Command::Policy(args) => return policy::run(args),
+        Command::CompileComponent { calls } => {
+            return nineteen_sandbox::apart::compile(
+                *calls,
+                std::io::stdin().lock(),
+                std::io::stdout().lock(),
+            )
+            .map_err(Failure::running);
+        }
         _ => {}
     }
     let config = || Config::read(cli.config.as_deref());
@@ -105,15 +121,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Demo(args) => demo::run(args, cli.config.is_some()).await,
             Command::Doctor(args) => doctor::run(args, followed()?).await,
             Command::Task(args) => task::run(args, config()?).await,
-            Command::Tasks(args) => reports::tasks(args, followed()?).await,
+            Command::Tasks(args) => tasks::run(args, followed()?).await,
             Command::Subnet(args) => subnet::run(args, config()?).await,
             Command::Scores(args) => reports::scores(args, followed()?).await,
             Command::Explain(args) => reports::explain(args, followed()?).await,
             Command::Weights(args) => reports::weights(args, followed()?).await,
             Command::Gallery(args) => gallery::run(args, followed()?).await,
             Command::Replay(args) => replay::run(args, followed()?).await,
+            Command::Receipt(args) => receipt::run(args, followed()?).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Policy(args) => policy::run(&args),
+            // Done above, before there is a runtime.
+            Command::CompileComponent { .. } => Ok(()),
             Command::DemoMiner(args) => demo::miner(args, config()?).await,
         }
     })

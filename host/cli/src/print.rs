@@ -54,3 +54,15 @@ pub(crate) fn json<T: Serialize>(report: &T) -> Result<(), Failure> {
         .map_err(|e| Failure::running(format!("the report is no JSON: {e}")))?;
     out(&text)
 }
+
+/// How long ago a moment was, for people.
+pub(crate) fn ago(at_us: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let s = now.as_secs().saturating_sub(at_us / 1_000_000);
+    match s {
+        0..=119 => format!("{s} s ago"),
+        120..=7_199 => format!("{} min ago", s / 60),
+        7_200..=172_799 => format!("{} h ago", s / 3_600),
+        _ => format!("{} days ago", s / 86_400),
+    }
+}

@@ -292,7 +292,7 @@ impl fmt::Display for Uid {
 }
 
 /// A scoring period, counted from the first one that this store saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PeriodId(pub u64);
 

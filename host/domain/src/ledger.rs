@@ -248,6 +248,9 @@ pub struct Suspicion {
     pub exchange: Vec<(String, f64)>,
     /// The stream with it.
     pub stream: Stream,
+    /// The score epoch of the task that it belongs to; streams of other epochs are not gone on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
 }
 
 /// Evidence about one (miner, task), exchange after exchange: what a sequential test has to remember. Follows the

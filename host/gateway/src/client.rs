@@ -3,14 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+
+use crate::token::Token;
 
 /// Bytes of one report.
 const MOST: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A change waits for a compilation, and perhaps for one before it.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a running validator gave no report.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +33,7 @@ pub enum OperatorError {
     Refused(String),
 }
 
-/// Reads reports from a validator on this machine.
+/// Reads reports from a validator on this machine, and asks it for changes.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorClient {
     addr: SocketAddr,
@@ -46,10 +51,46 @@ impl OperatorClient {
     /// # Errors
     /// [`OperatorError`]; a refusal carries the validator's own words.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, OperatorError> {
+        let request = self.request(hyper::Request::get(path), Vec::new())?;
+        self.ask(request, PATIENCE).await
+    }
+
+    /// A change, by whoever holds the token. Takes as long as the change.
+    ///
+    /// # Errors
+    /// [`OperatorError`]; a refusal carries the validator's own words.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &Token,
+        body: &impl Serialize,
+    ) -> Result<T, OperatorError> {
+        let body = serde_json::to_vec(body).map_err(|e| OperatorError::Refused(e.to_string()))?;
+        let request = hyper::Request::post(path)
+            .header("authorization", token.bearer())
+            .header("content-type", "application/json");
+        let request = self.request(request, body)?;
+        self.ask(request, LONG_PATIENCE).await
+    }
+
+    fn request(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Vec<u8>,
+    ) -> Result<hyper::Request<Full<bytes::Bytes>>, OperatorError> {
+        let request = request.header("host", self.addr.to_string()).body(Full::new(body.into()));
+        request.map_err(|e| OperatorError::Refused(e.to_string()))
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: hyper::Request<Full<bytes::Bytes>>,
+        patience: Duration,
+    ) -> Result<T, OperatorError> {
         let unreachable = |why: String| OperatorError::Unreachable { addr: self.addr, why };
-        let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
+        let (status, body) = tokio::time::timeout(patience, self.fetch(request))
             .await
-            .map_err(|_| unreachable("no answer in 30 s".into()))?
+            .map_err(|_| unreachable(format!("no answer in {} s", patience.as_secs())))?
             .map_err(unreachable)?;
         if status != 200 {
             let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
@@ -62,15 +103,11 @@ impl OperatorClient {
             .map_err(|e| OperatorError::Refused(format!("its answer is not a report: {e}")))
     }
 
-    async fn fetch(&self, path: &str) -> Result<(u16, Vec<u8>), String> {
+    async fn fetch(&self, request: hyper::Request<Full<bytes::Bytes>>) -> Result<(u16, Vec<u8>), String> {
         let say = |e: &dyn std::fmt::Display| e.to_string();
         let stream = TcpStream::connect(self.addr).await.map_err(|e| say(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| say(&e))?;
-        let request = hyper::Request::get(path)
-            .header("host", self.addr.to_string())
-            .body(Empty::<bytes::Bytes>::new())
-            .map_err(|e| say(&e))?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(|e| say(&e))?;
             let status = response.status().as_u16();

@@ -1,18 +1,24 @@
-//! The operator's API: JSON, read-only, loopback.
+//! The operator's API: JSON, loopback.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use nineteen_validator::registrar::Registrar;
 use nineteen_validator::report::{ReportError, Reports};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics;
+use crate::token::Token;
+use crate::{metrics, tasks};
+
+/// Bytes of a request: a path and a number.
+const MOST_BODY_BYTES: usize = 64 << 10;
 
 /// Why the API does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -49,15 +55,28 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, GatewayError> {
     TcpListener::bind(addr).await.map_err(|source| GatewayError::Bind { addr, source })
 }
 
+/// What the API shows, and what it changes.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// What reads.
+    pub reports: Reports,
+    /// What changes the tasks.
+    pub registrar: Arc<Registrar>,
+    /// Whoever changes something has to show it.
+    pub token: Arc<Token>,
+}
+
+impl FromRef<Api> for Reports {
+    fn from_ref(api: &Api) -> Self {
+        api.reports.clone()
+    }
+}
+
 /// Serves until `stop`.
 ///
 /// # Errors
 /// [`GatewayError::Serve`].
-pub async fn serve(
-    listener: TcpListener,
-    reports: Reports,
-    stop: CancellationToken,
-) -> Result<(), GatewayError> {
+pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) -> Result<(), GatewayError> {
     let app = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
@@ -66,7 +85,9 @@ pub async fn serve(
         .route("/v1/scores", get(|State(r): State<Reports>| answer(r, |r| r.scores())))
         .route("/v1/weights", get(|State(r): State<Reports>| answer(r, |r| r.weights())))
         .route("/v1/explain", get(explain))
-        .with_state(reports);
+        .merge(tasks::routes())
+        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .with_state(api);
     axum::serve(listener, app)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
@@ -99,7 +120,7 @@ async fn explain(State(reports): State<Reports>, Query(q): Query<Explain>) -> Re
 
 /// Runs a report off the reactor, because the store blocks. What the client sees and what the log sees
 /// are apart.
-async fn answer<T, F>(reports: Reports, make: F) -> Response
+pub(crate) async fn answer<T, F>(reports: Reports, make: F) -> Response
 where
     T: Serialize + Send + 'static,
     F: FnOnce(&Reports) -> Result<T, ReportError> + Send + 'static,
@@ -121,6 +142,6 @@ where
     }
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
+pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, axum::Json(serde_json::json!({"error": {"code": code, "message": message}}))).into_response()
 }

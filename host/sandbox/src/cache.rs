@@ -116,10 +116,20 @@ impl Cache {
         component: &[u8],
     ) -> wasmtime::Result<Component> {
         let compiled = engine.precompile_component(component)?;
-        if let Err(e) = self.put(name, &compiled) {
+        self.keep(engine, name, &compiled)
+    }
+
+    /// Keeps what a compiler of ours gave through its pipe, and gives the component.
+    pub(crate) fn keep(&self, engine: &Engine, name: &str, compiled: &[u8]) -> wasmtime::Result<Component> {
+        if let Err(e) = self.put(name, compiled) {
             tracing::warn!(folder = %self.dir.display(), error = %e, "a compiled component cannot be kept: it will be compiled again");
         }
-        deserialize(engine, &Authentic(&compiled))
+        deserialize(engine, &Authentic(compiled))
+    }
+
+    /// The most bytes of machine code.
+    pub(crate) const fn most(&self) -> u64 {
+        self.max_file_bytes
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -174,13 +184,13 @@ impl Cache {
     }
 }
 
-/// Machine code that this process compiled, or whose keyed hash it has verified.
+/// Machine code that this process or a child of it compiled, or whose keyed hash it has verified.
 struct Authentic<'a>(&'a [u8]);
 
 fn deserialize(engine: &Engine, compiled: &Authentic<'_>) -> wasmtime::Result<Component> {
     // SAFETY: `Component::deserialize` requires bytes that wasmtime's own serialisation produced, unchanged.
-    // `Authentic` is made in two places: around what `precompile_component` just returned in this process,
-    // and around bytes in memory whose MAC under this host's own key was verified after they were read.
+    // `Authentic` is made in two places: around what `precompile_component` just returned, in this process or in a
+    // child of the same program that gave it through a pipe (`apart`), and around bytes in memory whose MAC under this host's own key was verified after they were read.
     #[expect(unsafe_code, reason = "authenticated machine code; see SAFETY")]
     unsafe {
         Component::deserialize(engine, compiled.0)
@@ -213,6 +223,14 @@ fn make_key(dir: &Path, path: &Path) -> io::Result<()> {
         });
     let _ = fs::remove_file(&temp);
     linked
+}
+
+/// Names an engine and its settings on this kind of processor.
+pub(crate) fn fingerprint(engine: &Engine) -> String {
+    let mut hash = Blake(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut hash);
+    let hex = hash.0.finalize().to_hex();
+    format!("wasmtime-{}-{}", std::env::consts::ARCH, hex.get(..16).unwrap_or_default())
 }
 
 /// BLAKE3 where the standard library wants a `Hasher`.

@@ -29,7 +29,16 @@ const CORE_INSTANCES: u32 = 64;
 const MEMORIES: u32 = 4;
 const TABLES: u32 = 16;
 
-fn config(calls: u32) -> Config {
+/// Where instances come from. Of no effect on any result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instances {
+    /// From a pool whose address space is reserved at start.
+    Pooled,
+    /// Each from fresh mappings: several times dearer, and nothing is reserved.
+    Mapped,
+}
+
+fn config(calls: u32, instances: Instances) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
         .total_core_instances(calls.saturating_mul(CORE_INSTANCES))
@@ -49,9 +58,13 @@ fn config(calls: u32) -> Config {
         .table_keep_resident(64 << 10)
         .pagemap_scan(Enabled::Auto);
 
+    let strategy = match instances {
+        Instances::Pooled => InstanceAllocationStrategy::Pooling(pool),
+        Instances::Mapped => InstanceAllocationStrategy::OnDemand,
+    };
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .allocation_strategy(strategy)
         .concurrency_support(false)
         .wasm_component_model(true)
         // The same bits everywhere.
@@ -70,6 +83,11 @@ fn config(calls: u32) -> Config {
     config
 }
 
+/// An engine that only compiles: for the sandbox that runs so many calls, to the bit.
+pub(crate) fn compiler(calls: u32) -> wasmtime::Result<Engine> {
+    Engine::new(&config(calls.clamp(1, 1024), Instances::Pooled))
+}
+
 /// The engine, and the thread that advances its epoch; the thread ends with it.
 pub(crate) struct Machine {
     pub(crate) engine: Engine,
@@ -79,10 +97,10 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// An engine that runs up to `calls` calls at a time.
-    pub(crate) fn start(calls: u32) -> Result<Self, SandboxError> {
+    pub(crate) fn start(calls: u32, instances: Instances) -> Result<Self, SandboxError> {
         let calls = calls.clamp(1, 1024);
-        let engine =
-            Engine::new(&config(calls)).map_err(|e| SandboxError::Engine { why: format!("{e:#}") })?;
+        let engine = Engine::new(&config(calls, instances))
+            .map_err(|e| SandboxError::Engine { why: format!("{e:#}") })?;
         let (stop, stopped) = channel();
         let ticking = engine.clone();
         let thread = std::thread::Builder::new()

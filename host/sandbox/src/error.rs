@@ -21,9 +21,15 @@ pub enum Call {
     Count,
     /// `score`.
     Score,
+    /// `score-batch`.
+    ScoreBatch,
 }
 
 impl Call {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Describe, Self::Synthesize, Self::Admit, Self::Count, Self::Score, Self::ScoreBatch];
+
     /// Its name in the WIT.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -33,6 +39,7 @@ impl Call {
             Self::Admit => "admit",
             Self::Count => "count",
             Self::Score => "score",
+            Self::ScoreBatch => "score-batch",
         }
     }
 }
@@ -260,7 +267,7 @@ pub enum SandboxError {
         why: String,
     },
     /// This component is refused. Nothing that was live is touched.
-    #[error("task {task}: component {component}: {fault}")]
+    #[error("task {task}: component {component}: {}", one_line(&fault.to_string()))]
     Load {
         /// The task whose component it is.
         task: TaskName,
@@ -269,6 +276,18 @@ pub enum SandboxError {
         /// Why.
         fault: Box<LoadFault>,
     },
+}
+
+/// Somebody else's words on one line, without control characters, cut where nobody reads on.
+pub(crate) fn one_line(words: &str) -> String {
+    const MOST: usize = 1_000;
+    let spaced = words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let mut line = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > MOST {
+        line.truncate(line.floor_char_boundary(MOST));
+        line.push('…');
+    }
+    line
 }
 
 impl SandboxError {
@@ -289,6 +308,24 @@ impl SandboxError {
             Self::Load { fault, .. } => Some(fault),
             _ => None,
         }
+    }
+}
+
+/// What helps against a version that is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayOut {
+    /// The component is too old: no newer host will serve it either.
+    Rebuild,
+    /// It is newer than this host.
+    RebuildOrUpgrade,
+}
+
+impl fmt::Display for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rebuild => "",
+            Self::RebuildOrUpgrade => " or upgrade the host",
+        })
     }
 }
 
@@ -328,13 +365,17 @@ pub enum LoadFault {
     NoTask,
     /// Its WIT is of a version that no rung of the ladder serves.
     #[error(
-        "was built against nineteen:task {found}; this host serves {serves}: rebuild with sdk {serves} or upgrade the host"
+        "was built against nineteen:task {found}; this host serves {serves}: rebuild with sdk {newest}{way_out}"
     )]
     Version {
         /// `major.minor` of the component.
         found: String,
         /// `major.minor` that the host serves, or a range of them.
         serves: &'static str,
+        /// The newest that it serves.
+        newest: &'static str,
+        /// What else would help.
+        way_out: WayOut,
     },
     /// It wants something that no plugin gets.
     #[error("imports {import}: {why}")]
@@ -345,7 +386,7 @@ pub enum LoadFault {
         why: &'static str,
     },
     /// An allowed import has a shape that the host does not know.
-    #[error("does not fit this host: {0}")]
+    #[error("does not fit this host: {0}; build it from the WIT of its version, unchanged")]
     Link(String),
     /// The manifest asks for another host.
     #[error("needs host {requires}, and this is {host}: upgrade the host or widen `host` in the manifest")]
@@ -391,6 +432,26 @@ pub enum LoadFault {
         /// Its model.
         model: Option<String>,
     },
+    /// The manifest grants a kind of check that no executor here answers.
+    #[error(
+        "check kind {kind} is not known here (known: {known}): upgrade the host, or remove it from grants in the manifest"
+    )]
+    UnknownKind {
+        /// The kind.
+        kind: String,
+        /// Those that are answered.
+        known: String,
+    },
+    /// It grants a model that does not answer this kind here.
+    #[error(
+        "model {model} does not answer {kind} here: put it into the folder of models, or remove it from grants in the manifest"
+    )]
+    UnknownModel {
+        /// The kind.
+        kind: String,
+        /// The model.
+        model: String,
+    },
     /// Our own fault.
     #[error("the host failed: {0}")]
     Host(String),
@@ -419,6 +480,8 @@ impl LoadFault {
             Self::Params(_) => "sandbox.params",
             Self::Description(_) => "sandbox.description",
             Self::NotGranted { .. } => "sandbox.not-granted",
+            Self::UnknownKind { .. } => "sandbox.unknown-kind",
+            Self::UnknownModel { .. } => "sandbox.unknown-model",
             Self::Host(_) => "sandbox.host",
         }
     }

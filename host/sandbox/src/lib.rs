@@ -33,20 +33,30 @@
 //! ```
 
 mod abi;
+pub mod apart;
+mod batch;
 mod cache;
 mod contract;
 mod engine;
 mod error;
+mod inputs;
 mod inspect;
 mod plugin;
+pub mod receipt;
 mod rounds;
 mod sandbox;
+mod spent;
+mod stacks;
 mod state;
+pub mod vectors;
 mod wasi;
 
+pub use batch::Scoring;
 pub use engine::TICK;
-pub use error::{Call, CallError, LoadFault, SandboxError, Site};
+pub use error::{Call, CallError, LoadFault, SandboxError, Site, WayOut};
 pub use plugin::Plugin;
 pub use rounds::Judged;
 pub use sandbox::{ComponentSource, Sandbox, SandboxConfig};
+pub use spent::Spent;
+pub use stacks::Stacks;
 pub use state::Assets;

@@ -3,9 +3,12 @@
 //! Every call: a place among the calls, a fresh store with all budgets, a fresh instance, the function, the
 //! rules of the contract, and an error that says which budget or rule it was. Nothing survives a call.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use nineteen_domain::task::{Description, Manifest};
+use nineteen_domain::task::{Budget, Description, Manifest};
 use nineteen_domain::{
     Admission, Check, Digest, Evidence, Exchange, Outcome, Request, Seed, Synthetic, TaskName,
 };
@@ -13,9 +16,15 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBackt
 use wasmtime_wasi::I32Exit;
 
 use crate::abi::{Broken, Guest};
+use crate::cache::fingerprint;
 use crate::contract;
 use crate::engine::{STACK_BYTES, SharedMachine, Stopwatch, Time, ticks};
-use crate::error::{Call, CallError, LoadFault, Site};
+use crate::error::{Call, CallError, LoadFault, Site, one_line};
+use crate::inputs::{
+    put, put_evidence, put_exchange, size, size_of_exchange, size_of_exchanged, size_of_request,
+};
+use crate::spent::{Meter, Spent, Used};
+use crate::stacks::Stacks;
 use crate::state::{CallState, Overrun, Shared};
 
 /// A component that was verified, compiled, linked, and has described itself.
@@ -33,6 +42,14 @@ pub struct Plugin {
     /// For components that import WASI: hashes the inputs from which their randomness comes.
     dice: Option<blake3::Hasher>,
     machine: SharedMachine,
+    /// What its calls used.
+    meter: Meter,
+    /// Stacks that were seen, while somebody looks.
+    stacks: OnceLock<Arc<Stacks>>,
+    /// What loading it took, step by step.
+    steps: Vec<(&'static str, Duration)>,
+    /// Whether its batches were caught saying something else than its `score`.
+    pub(crate) distrusted: AtomicBool,
 }
 
 /// A result and the fuel that it took.
@@ -70,11 +87,20 @@ impl Plugin {
             guest,
             dice,
             machine,
+            meter: Meter::default(),
+            stacks: OnceLock::new(),
+            steps: Vec::new(),
+            distrusted: AtomicBool::new(false),
             manifest,
         };
         let said = plugin
-            .run(Call::Describe, 0, |_| {}, |guest, store| guest.describe(store, &plugin.params))
-            .result?
+            .run(Call::Describe, 0, |_| {}, |store| plugin.guest.describe(store, &plugin.params))
+            .result
+            .map_err(|e| match e {
+                // It is loaded for the first time: what cannot be instantiated does not fit, whatever the host says of it.
+                CallError::Host { why, .. } => LoadFault::Link(why),
+                other => LoadFault::Describe(other),
+            })?
             .map_err(LoadFault::Params)?;
         let description: Description = serde_json::from_str(&said)
             .map_err(|e| LoadFault::Description(format!("describe returns no description: {e}")))?;
@@ -107,6 +133,41 @@ impl Plugin {
         &self.description
     }
 
+    /// Engine and settings that it runs under, as a name: the same name, the same machine code. Results do not
+    /// depend on it.
+    #[must_use]
+    pub fn engine_fingerprint(&self) -> String {
+        fingerprint(&self.machine.engine)
+    }
+
+    /// Digests of the data that was shipped with the task, by name.
+    #[must_use]
+    pub fn asset_digests(&self) -> BTreeMap<String, Digest> {
+        self.shared.assets.digests()
+    }
+
+    /// From now on, looks at where calls are at every tick of the clock. Calls become slower; for authors.
+    pub fn watch_stacks(&self) -> Arc<Stacks> {
+        Arc::clone(self.stacks.get_or_init(Arc::default))
+    }
+
+    /// What its calls used of their budgets since it was loaded, by function.
+    #[must_use]
+    pub fn spent(&self) -> BTreeMap<String, Spent> {
+        self.meter.read()
+    }
+
+    /// What loading it took, in order: `verify` (reading, digest, size, imports, version), then `cache` or `compile`, then
+    /// `describe` (linking, and its own description against the manifest).
+    #[must_use]
+    pub fn load_steps(&self) -> &[(&'static str, Duration)] {
+        &self.steps
+    }
+
+    pub(crate) fn took(&mut self, steps: Vec<(&'static str, Duration)>) {
+        self.steps = steps;
+    }
+
     /// The manifest that it was loaded with.
     #[must_use]
     pub const fn manifest(&self) -> &Manifest {
@@ -124,10 +185,10 @@ impl Plugin {
                 Call::Synthesize,
                 32,
                 |dice| put(dice, seed),
-                |guest, store| guest.synthesize(store, &self.params, seed),
+                |store| self.guest.synthesize(store, &self.params, seed),
             )
             .result?
-            .map_err(|why| CallError::Declined { at: self.at(Call::Synthesize), why })?;
+            .map_err(|why| CallError::Declined { at: self.at(Call::Synthesize), why: one_line(&why) })?;
         self.obey(Call::Synthesize, contract::synthetic(&made, &self.manifest.path))?;
         Ok(made)
     }
@@ -154,7 +215,7 @@ impl Plugin {
                         .iter()
                         .for_each(|b| put(dice, b))
                 },
-                |guest, store| guest.admit(store, &self.params, operation, content_type, body, seed),
+                |store| self.guest.admit(store, &self.params, operation, content_type, body, seed),
             )
             .result?;
         self.obey(Call::Admit, contract::admission(&admission, &self.manifest.path))?;
@@ -170,7 +231,7 @@ impl Plugin {
             Call::Count,
             size_of_request(request).saturating_add(size_of_exchange(exchange)),
             |dice| put_exchange(dice, request, exchange),
-            |guest, store| guest.count(store, &self.params, request, exchange),
+            |store| self.guest.count(store, &self.params, request, exchange),
         )
         .result
     }
@@ -194,23 +255,47 @@ impl Plugin {
         exchange: &Exchange,
         evidence: &[(Check, Evidence)],
     ) -> Metered<Outcome> {
-        let bytes_in = size_of_request(request)
-            .saturating_add(size_of_exchange(exchange))
-            .saturating_add(size_of_evidence(evidence));
-        let Metered { result, fuel } = self.run(
-            Call::Score,
-            bytes_in,
-            |dice| {
-                put_exchange(dice, request, exchange);
-                put_evidence(dice, evidence);
-            },
-            |guest, store| guest.score(store, &self.params, request, exchange, evidence),
-        );
+        self.score_with(request, exchange, evidence, |store| {
+            self.guest.score(store, &self.params, request, exchange, evidence)
+        })
+    }
+
+    /// A call of `score` with these arguments, whose outcome keeps the rules.
+    pub(crate) fn score_with(
+        &self,
+        request: &Request,
+        exchange: &Exchange,
+        evidence: &[(Check, Evidence)],
+        body: impl FnOnce(&mut Store<CallState>) -> Result<Outcome, Broken>,
+    ) -> Metered<Outcome> {
+        let bytes_in = size_of_exchanged(request, exchange, evidence);
+        let inputs = |dice: &mut blake3::Hasher| {
+            put_exchange(dice, request, exchange);
+            put_evidence(dice, evidence);
+        };
+        let Metered { result, fuel } = self.run(Call::Score, bytes_in, inputs, body);
         let result = result.and_then(|outcome| {
             self.obey(Call::Score, contract::outcome(&outcome, exchange))?;
             Ok(outcome)
         });
         Metered { result, fuel }
+    }
+
+    /// Whether executors that answer these kinds, each of these models, can give what the manifest grants.
+    ///
+    /// # Errors
+    /// [`LoadFault::UnknownKind`] and [`LoadFault::UnknownModel`], the first of them.
+    pub fn hold_checks(&self, served: &[(String, Vec<String>)]) -> Result<(), LoadFault> {
+        for (kind, models) in &self.manifest.grants {
+            let Some((_, known)) = served.iter().find(|(k, _)| k == kind) else {
+                let known: Vec<_> = served.iter().map(|(k, _)| k.as_str()).collect();
+                return Err(LoadFault::UnknownKind { kind: kind.clone(), known: known.join(", ") });
+            };
+            if let Some(model) = models.iter().find(|m| !known.iter().any(|k| k == m.as_str())) {
+                return Err(LoadFault::UnknownModel { kind: kind.clone(), model: model.to_string() });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn at(&self, call: Call) -> Site {
@@ -221,15 +306,52 @@ impl Plugin {
         rule.map_err(|rule| CallError::Contract { at: self.at(call), rule })
     }
 
+    pub(crate) fn guest(&self) -> &dyn Guest {
+        &*self.guest
+    }
+
+    pub(crate) fn params(&self) -> &str {
+        &self.params
+    }
+
+    pub(crate) const fn params_len(&self) -> u64 {
+        self.params.len() as u64
+    }
+
     /// One call with all budgets on. `bytes_in` counts the arguments beside the parameters.
     fn run<T>(
         &self,
         call: Call,
         bytes_in: u64,
         inputs: impl FnOnce(&mut blake3::Hasher),
-        body: impl FnOnce(&dyn Guest, &mut Store<CallState>) -> Result<T, Broken>,
+        body: impl FnOnce(&mut Store<CallState>) -> Result<T, Broken>,
     ) -> Metered<T> {
-        let budget = &self.shared.budget;
+        self.run_with(&self.shared, call, bytes_in, inputs, body)
+    }
+
+    /// The same within another budget.
+    pub(crate) fn run_within<T>(
+        &self,
+        budget: Budget,
+        call: Call,
+        bytes_in: u64,
+        inputs: impl FnOnce(&mut blake3::Hasher),
+        body: impl FnOnce(&mut Store<CallState>) -> Result<T, Broken>,
+    ) -> Metered<T> {
+        let Shared { task, assets, .. } = &*self.shared;
+        let shared = Arc::new(Shared { task: task.clone(), budget, assets: assets.clone() });
+        self.run_with(&shared, call, bytes_in, inputs, body)
+    }
+
+    fn run_with<T>(
+        &self,
+        shared: &Arc<Shared>,
+        call: Call,
+        bytes_in: u64,
+        inputs: impl FnOnce(&mut blake3::Hasher),
+        body: impl FnOnce(&mut Store<CallState>) -> Result<T, Broken>,
+    ) -> Metered<T> {
+        let budget = &shared.budget;
         let bytes_in = bytes_in.saturating_add(self.params.len() as u64);
         if bytes_in > budget.bytes_in {
             let result =
@@ -245,23 +367,34 @@ impl Plugin {
         });
 
         let _slot = self.machine.slots.take();
+        let begun = Instant::now();
         let mut store =
-            Store::new(&self.machine.engine, CallState::new(self.shared.clone(), call, bytes_in, dice));
+            Store::new(&self.machine.engine, CallState::new(shared.clone(), call, bytes_in, dice));
         store.limiter(|state| state);
         let watch = Stopwatch::start(budget.wall_ms);
-        store.epoch_deadline_callback(move |_| match watch.read() {
-            Time::Left(ticks) => Ok(UpdateDeadline::Continue(ticks)),
+        let stacks = self.stacks.get().map(Arc::clone);
+        let watched = stacks.is_some();
+        store.epoch_deadline_callback(move |store| match watch.read() {
+            Time::Left(ticks) => {
+                if let Some(stacks) = &stacks {
+                    stacks.see(call, &WasmBacktrace::force_capture(store));
+                }
+                Ok(UpdateDeadline::Continue(if watched { 1 } else { ticks }))
+            }
             Time::Over => Err(Trap::Interrupt.into()),
             Time::Starved => Err(Overrun::Starved.into()),
         });
-        store.set_epoch_deadline(ticks(budget.wall_ms));
+        store.set_epoch_deadline(if watched { 1 } else { ticks(budget.wall_ms) });
         // A host function or a result that brings out more than this is refused before it is allocated.
         store.set_hostcall_fuel(usize::try_from(budget.bytes_out).unwrap_or(usize::MAX));
         if let Err(e) = store.set_fuel(budget.fuel) {
             return Metered { result: Err(self.host(call, &e)), fuel: 0 };
         }
-        let result = body(&*self.guest, &mut store).map_err(|broken| self.explain(call, broken));
+        let result = body(&mut store).map_err(|broken| self.explain(call, budget, broken));
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let (memory, bytes_in) = store.data().used();
+        let used = Used { ok: result.is_ok(), fuel, took: begun.elapsed(), memory, bytes_in };
+        self.meter.count(call, &used);
         Metered { result, fuel }
     }
 
@@ -270,9 +403,8 @@ impl Plugin {
     }
 
     /// Which budget or rule it was.
-    fn explain(&self, call: Call, broken: Broken) -> CallError {
+    fn explain(&self, call: Call, budget: &Budget, broken: Broken) -> CallError {
         let at = self.at(call);
-        let budget = &self.shared.budget;
         let (error, instantiating) = match broken {
             Broken::Instantiate(error) => (error, true),
             Broken::Call(error) => (error, false),
@@ -307,7 +439,7 @@ impl Plugin {
         }
         // What remains are values that the canonical ABI refuses: lists that lie outside of memory, text
         // that is not UTF-8, discriminants that do not exist.
-        CallError::Contract { at, rule: format!("{}{}", error.root_cause(), whereabouts(&error)) }
+        CallError::Contract { at, rule: one_line(&format!("{}{}", error.root_cause(), whereabouts(&error))) }
     }
 }
 
@@ -332,7 +464,12 @@ fn whereabouts(error: &wasmtime::Error) -> String {
         .downcast_ref::<WasmBacktrace>()
         .map(|trace| trace.frames().iter().filter_map(|f| f.func_name()).take(4).collect())
         .unwrap_or_default();
-    if names.is_empty() { String::new() } else { format!(" (in {})", names.join(" < ")) }
+    // The names are the author's, or whoever's.
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", one_line(&format!("(in {})", names.join(" < "))))
+    }
 }
 
 /// Placeholder while a plugin has not been asked; never seen outside of [`Plugin::describe`].
@@ -344,7 +481,7 @@ fn nothing_said() -> Description {
         unit: String::new(),
         operations: Vec::new(),
         streaming: false,
-        checks: std::collections::BTreeMap::new(),
+        checks: BTreeMap::new(),
         params_schema: serde_json::Value::Null,
         reply_extras: Vec::new(),
     }
@@ -372,79 +509,4 @@ fn fits(said: &Description, manifest: &Manifest) -> Result<(), LoadFault> {
         }
     }
     Ok(())
-}
-
-// Sizes as they lie in a guest's memory: bytes, and the fixed part of every record. They are the budget's
-// measure, not the allocator's.
-
-fn size(lens: &[usize]) -> u64 {
-    lens.iter().fold(0_u64, |n, len| n.saturating_add(*len as u64))
-}
-
-fn size_of_request(r: &Request) -> u64 {
-    size(&[r.path.len(), r.content_type.len(), r.body.len(), 28])
-}
-
-fn size_of_exchange(e: &Exchange) -> u64 {
-    let headers = e.headers.iter().fold(0, |n, (k, v)| size(&[k.len(), v.len(), 16]).saturating_add(n));
-    e.chunks.iter().fold(headers, |n, c| size(&[c.data.len(), 16]).saturating_add(n)).saturating_add(40)
-}
-
-fn size_of_evidence(all: &[(Check, Evidence)]) -> u64 {
-    all.iter().fold(0, |n, (check, evidence)| {
-        let model = check.model.as_ref().map_or(0, String::len);
-        let asked = size(&[check.kind.len(), model, check.params.len(), 60]);
-        let (words, answered): (_, &[bytes::Bytes]) = match evidence {
-            Evidence::Answered(a) => (a.params.len(), &a.blobs),
-            Evidence::Unavailable(why) => (why.len(), &[]),
-        };
-        let blobs = check.blobs.iter().chain(answered).fold(0, |n, b| size(&[b.len(), 8]).saturating_add(n));
-        n.saturating_add(asked).saturating_add(words as u64).saturating_add(blobs)
-    })
-}
-
-// Inputs as randomness sees them, every part with its length.
-
-fn put(dice: &mut blake3::Hasher, bytes: &[u8]) {
-    dice.update(&(bytes.len() as u64).to_le_bytes());
-    dice.update(bytes);
-}
-
-fn put_exchange(dice: &mut blake3::Hasher, r: &Request, e: &Exchange) {
-    put(dice, r.path.as_bytes());
-    put(dice, r.content_type.as_bytes());
-    put(dice, &r.body);
-    dice.update(&[u8::from(r.streamed)]);
-    dice.update(&e.status.to_le_bytes());
-    dice.update(&(e.headers.len() as u64).to_le_bytes());
-    for (name, value) in &e.headers {
-        put(dice, name.as_bytes());
-        put(dice, value.as_bytes());
-    }
-    dice.update(&(e.chunks.len() as u64).to_le_bytes());
-    for chunk in &e.chunks {
-        dice.update(&chunk.at_us.to_le_bytes());
-        put(dice, &chunk.data);
-    }
-    dice.update(&e.ended_us.to_le_bytes());
-    put(dice, format!("{:?}", e.ending).as_bytes());
-}
-
-fn put_evidence(dice: &mut blake3::Hasher, all: &[(Check, Evidence)]) {
-    dice.update(&(all.len() as u64).to_le_bytes());
-    for (check, evidence) in all {
-        dice.update(check.digest().as_bytes());
-        match evidence {
-            Evidence::Answered(a) => {
-                put(dice, b"answered");
-                put(dice, a.params.as_bytes());
-                dice.update(&(a.blobs.len() as u64).to_le_bytes());
-                a.blobs.iter().for_each(|b| put(dice, b));
-            }
-            Evidence::Unavailable(why) => {
-                put(dice, b"unavailable");
-                put(dice, why.as_bytes());
-            }
-        }
-    }
 }

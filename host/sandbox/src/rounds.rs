@@ -2,13 +2,14 @@
 //!
 //! No instance is alive while checks run, so a slow executor costs no slot and no wall time of the task.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use nineteen_domain::meet::Checker;
 use nineteen_domain::{Check, Digest, Evidence, Exchange, Outcome, Request};
 
+use crate::batch::Scoring;
 use crate::error::{Call, CallError};
 use crate::plugin::{Metered, Plugin};
 
@@ -23,6 +24,15 @@ pub struct Judged {
     pub rounds: u32,
     /// Units of fuel of all of them.
     pub fuel: u64,
+}
+
+/// An exchange of a batch that is not decided yet.
+#[derive(Clone)]
+struct Open {
+    place: usize,
+    scoring: Scoring,
+    asked: HashSet<Digest>,
+    fuel: u64,
 }
 
 impl Plugin {
@@ -59,6 +69,76 @@ impl Plugin {
         Judged { result, transcript, rounds, fuel }
     }
 
+    /// Judges several exchanges, as [`Plugin::judge`] would each by itself: every round is one batch of those
+    /// that are undecided, and the checks of all of them run side by side.
+    pub async fn judge_batch(
+        self: &Arc<Self>,
+        exchanges: Vec<(Request, Exchange)>,
+        checker: Arc<dyn Checker>,
+    ) -> Vec<Judged> {
+        let mut decided: BTreeMap<usize, Judged> = BTreeMap::new();
+        let mut open: Vec<Open> = exchanges
+            .into_iter()
+            .enumerate()
+            .map(|(place, (request, exchange))| Open {
+                place,
+                scoring: Scoring { request, exchange, evidence: Vec::new() },
+                asked: HashSet::new(),
+                fuel: 0,
+            })
+            .collect();
+        let mut rounds = 0;
+        while !open.is_empty() {
+            rounds += 1;
+            let (back, results) = self.batch_round(open).await;
+            let mut next = Vec::new();
+            for (mut one, Metered { result, fuel }) in back.into_iter().zip(results) {
+                one.fuel = one.fuel.saturating_add(fuel);
+                let result = match result {
+                    Ok(Outcome::Need(checks)) => match self.may_ask(&checks, &mut one.asked, rounds) {
+                        Ok(()) => {
+                            next.push((one, checks));
+                            continue;
+                        }
+                        Err(refused) => Err(refused),
+                    },
+                    decided => decided,
+                };
+                let transcript = one.scoring.evidence;
+                decided.insert(one.place, Judged { result, transcript, rounds, fuel: one.fuel });
+            }
+            let answers = join_all(next.into_iter().map(|(mut one, checks)| {
+                let checker = &checker;
+                async move {
+                    let evidence = join_all(checks.iter().map(|check| checker.check(check.clone()))).await;
+                    one.scoring.evidence.extend(checks.into_iter().zip(evidence));
+                    one
+                }
+            }));
+            open = answers.await;
+        }
+        decided.into_values().collect()
+    }
+
+    async fn batch_round(self: &Arc<Self>, open: Vec<Open>) -> (Vec<Open>, Vec<Metered<Outcome>>) {
+        let plugin = self.clone();
+        let open = Arc::new(open);
+        let called = {
+            let open = open.clone();
+            tokio::task::spawn_blocking(move || {
+                let batch: Vec<Scoring> = open.iter().map(|one| one.scoring.clone()).collect();
+                plugin.score_batch_metered(&batch)
+            })
+            .await
+        };
+        let open = Arc::try_unwrap(open).unwrap_or_else(|shared| (*shared).clone());
+        let results = called.unwrap_or_else(|e| {
+            let host = || CallError::Host { at: self.at(Call::Score), why: e.to_string() };
+            open.iter().map(|_| Metered { result: Err(host()), fuel: 0 }).collect()
+        });
+        (open, results)
+    }
+
     async fn round(
         self: &Arc<Self>,
         input: &Arc<(Request, Exchange)>,
@@ -74,7 +154,12 @@ impl Plugin {
     }
 
     /// Whether these checks may be run in this round.
-    fn may_ask(&self, checks: &[Check], asked: &mut HashSet<Digest>, rounds: u32) -> Result<(), CallError> {
+    pub(crate) fn may_ask(
+        &self,
+        checks: &[Check],
+        asked: &mut HashSet<Digest>,
+        rounds: u32,
+    ) -> Result<(), CallError> {
         let at = || self.at(Call::Score);
         let budget = &self.shared.budget;
         for check in checks {

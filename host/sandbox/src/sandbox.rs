@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nineteen_domain::Digest;
@@ -16,8 +16,9 @@ use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 
 use crate::abi::{self, Fit};
+use crate::apart;
 use crate::cache::Cache;
-use crate::engine::{Machine, SharedMachine};
+use crate::engine::{Instances, Machine, SharedMachine};
 use crate::error::{LoadFault, SandboxError};
 use crate::inspect::outline;
 use crate::plugin::{Parts, Plugin};
@@ -80,6 +81,8 @@ pub struct Sandbox {
     /// One compilation at a time: each uses all cores, and this bounds what runs on after a timeout.
     compiling: Arc<Semaphore>,
     compiled: Arc<AtomicU64>,
+    /// The program that compiles in a process of its own; without one, this process does.
+    compiler: Option<PathBuf>,
 }
 
 /// What was found in a file, before it is compiled.
@@ -97,15 +100,36 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError::CacheDir`] and [`SandboxError::Engine`].
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        Self::start(config, Instances::Pooled)
+    }
+
+    /// The same without a pool of instances: every call is several times dearer, and no address space is
+    /// reserved. For machines that limit address space; results are the same to the bit.
+    ///
+    /// # Errors
+    /// As [`Sandbox::new`].
+    pub fn without_pool(config: SandboxConfig) -> Result<Self, SandboxError> {
+        Self::start(config, Instances::Mapped)
+    }
+
+    fn start(config: SandboxConfig, instances: Instances) -> Result<Self, SandboxError> {
         let cache = Cache::open(&config.cache_dir, &config.host_version, config.max_component_bytes)?;
-        let machine = Machine::start(config.max_concurrent_calls)?;
+        let machine = Machine::start(config.max_concurrent_calls, instances)?;
         Ok(Self {
             config,
             machine: Arc::new(machine),
             cache: Arc::new(cache),
             compiling: Arc::new(Semaphore::new(1)),
             compiled: Arc::default(),
+            compiler: None,
         })
+    }
+
+    /// Compiles in processes of their own, which can be killed and may have only so much memory: this program, asked with
+    /// [`crate::apart::ARGUMENT`], calls [`crate::apart::compile`].
+    #[must_use]
+    pub fn with_compiler(self, program: PathBuf) -> Self {
+        Self { compiler: Some(program), ..self }
     }
 
     /// Components compiled since the start; what the cache gave is not among them.
@@ -156,33 +180,44 @@ impl Sandbox {
             return Err(LoadFault::Budget { field, asked, cap });
         }
 
+        let mut steps = Vec::with_capacity(3);
+        let begun = Instant::now();
         let expected = [expected, manifest.digest];
         let (cap, machine, cache) =
             (self.config.max_component_bytes, self.machine.clone(), self.cache.clone());
-        let (verified, cached) = blocking(move || {
+        let (verified, verifying, cached) = blocking(move || {
             let verified = verify(source, expected, cap, &machine, &cache)?;
+            let took = begun.elapsed();
             let cached = cache.get(&machine.engine, &verified.name);
-            Ok((verified, cached))
+            Ok((verified, took, cached))
         })
         .await?;
+        steps.push(("verify", verifying));
         let Verified { bytes, digest, fit, name } = verified;
-        let component = match cached {
-            Some(component) => component,
-            None => self.compile(name, bytes).await?,
+        let (component, step) = match cached {
+            Some(component) => (component, "cache"),
+            None => (self.compile(name, bytes).await?, "compile"),
         };
+        steps.push((step, begun.elapsed().saturating_sub(verifying)));
+        let describing = Instant::now();
 
         let (machine, manifest) = (self.machine.clone(), manifest.clone());
         blocking(move || {
             let guest = abi::link(&machine.engine, &component, &fit)?;
             let shared = Shared { task: manifest.name.clone(), budget: manifest.budget, assets };
             let Fit { version: wit_version, wasi, .. } = fit;
-            Plugin::describe(Parts { manifest, digest, wit_version, wasi, shared, guest, machine })
+            let mut plugin =
+                Plugin::describe(Parts { manifest, digest, wit_version, wasi, shared, guest, machine })?;
+            steps.push(("describe", describing.elapsed()));
+            plugin.took(steps);
+            Ok(plugin)
         })
         .await
     }
 
-    /// Compiles one component. wasmtime cannot be interrupted: past the limit we stop waiting, the work
-    /// goes on, holds the only permit until it ends, and its result serves the next try.
+    /// Compiles one component. In a process of its own it is killed at the limit. In this one wasmtime cannot be interrupted:
+    /// past the limit we stop waiting, the work goes on, holds the only permit until it ends, and its result serves the next
+    /// try.
     async fn compile(&self, name: String, bytes: Bytes) -> Result<Component, LoadFault> {
         let limit = self.config.compile_timeout;
         let late = |_| LoadFault::CompileTimeout { seconds: limit.as_secs() };
@@ -191,6 +226,7 @@ impl Sandbox {
             .map_err(late)?
             .map_err(|e| LoadFault::Host(e.to_string()))?;
         let (machine, cache, compiled) = (self.machine.clone(), self.cache.clone(), self.compiled.clone());
+        let (apart, calls) = (self.compiler.clone(), self.config.max_concurrent_calls);
         let work = blocking(move || {
             let _permit = permit;
             // Somebody else may have compiled it while we waited.
@@ -198,9 +234,18 @@ impl Sandbox {
                 return Ok(component);
             }
             compiled.fetch_add(1, Ordering::Relaxed);
+            if let Some(program) = apart {
+                let code = apart::ask(&program, calls, &bytes, limit, cache.most())?;
+                return cache
+                    .keep(&machine.engine, &name, &code)
+                    .map_err(|e| LoadFault::Compile(format!("{e:#}")));
+            }
             cache.compile(&machine.engine, &name, &bytes).map_err(|e| LoadFault::Compile(format!("{e:#}")))
         });
-        tokio::time::timeout(limit, work).await.map_err(late)?
+        // A child is killed at the limit, and said so by whoever killed it.
+        let patience =
+            if self.compiler.is_some() { limit.saturating_add(Duration::from_secs(5)) } else { limit };
+        tokio::time::timeout(patience, work).await.map_err(late)?
     }
 }
 

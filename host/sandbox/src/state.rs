@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nineteen_domain::TaskName;
 use nineteen_domain::task::Budget;
+use nineteen_domain::{Digest, TaskName};
 use wasmtime::ResourceLimiter;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -34,6 +34,10 @@ impl Assets {
     #[must_use]
     pub fn new(named: BTreeMap<String, Bytes>) -> Self {
         Self(Arc::new(named))
+    }
+
+    pub(crate) fn digests(&self) -> BTreeMap<String, Digest> {
+        self.0.iter().map(|(name, bytes)| (name.clone(), Digest::of(bytes))).collect()
     }
 }
 
@@ -77,6 +81,11 @@ impl CallState {
         dice: Option<blake3::OutputReader>,
     ) -> Self {
         Self { shared, call, memory: 0, bytes_in, log_lines: 0, log_bytes: 0, dice, wasi: None }
+    }
+
+    /// Bytes over all memories, and bytes that went in.
+    pub(crate) const fn used(&self) -> (u64, u64) {
+        (self.memory, self.bytes_in)
     }
 
     /// An asset, and its bytes counted.

@@ -233,6 +233,7 @@ pub(crate) mod tests {
                         accused_us: Some(9),
                         accused_of: None,
                     },
+                    epoch: Some("0.1".into()),
                 })),
             }),
             Record::Row(PeriodRow {

@@ -70,7 +70,10 @@ pub fn compose(local: &Path, components: &Path, terms: Terms) -> Result<Composed
         let text = text_of(&text, text.len())
             .and_then(from_toml::<nineteen_domain::task::Manifest>)
             .map_err(at(&file))?;
-        let wasm = components.join(format!("{}.wasm", text.component));
+        // A pulled task has its component beside it, and that is the one that a validator would run.
+        let name = format!("{}.wasm", text.component);
+        let own = folder.join(&name);
+        let wasm = if own.is_file() { own } else { components.join(name) };
         let (component, _) = keep(wasm.clone(), MOST_COMPONENT_BYTES)?;
         if let Some(other) = text.digest.filter(|d| *d != component) {
             return Err(FileError::content(

@@ -158,8 +158,8 @@ pub(crate) fn check_calibration(task: &TaskName, bytes: &[u8]) -> Result<(), Ref
     if read.task == *task { Ok(()) } else { Err(refuse(format!("it is of '{}'", read.task))) }
 }
 
-/// Lays a set out as the folder that a registry reads: `taskset.toml` in the local form, `tasks/<name>/`, and
-/// `components/` with its lock. A folder that is there already is replaced.
+/// Lays a set out as the folder that a registry reads: `taskset.toml` in the local form, and `tasks/<name>/` with manifest,
+/// calibration, component and lock. A folder that is there already is replaced.
 ///
 /// # Errors
 /// [`FileError`]: a file is missing or changed; the folder is then as it was.
@@ -207,8 +207,8 @@ fn read(kept: &Kept, digest: &Digest, most: u64) -> Result<Vec<u8>, FileError> {
 }
 
 fn layout(set: &Set, kept: &Kept) -> Result<Vec<(PathBuf, Part)>, FileError> {
+    let no_toml = |e: toml::ser::Error| FileError::content(Path::new(SET_FILE), e.to_string());
     let mut files = Vec::new();
-    let mut lock: BTreeMap<String, Digest> = BTreeMap::new();
     for t in &set.tasks {
         let folder = PathBuf::from("tasks").join(t.name.as_str());
         let text = read(kept, &t.manifest, MOST_MANIFEST_BYTES)?;
@@ -217,10 +217,11 @@ fn layout(set: &Set, kept: &Kept) -> Result<Vec<(PathBuf, Part)>, FileError> {
         if let Some(digest) = &t.calibration {
             files.push((folder.join(calibration::FILE), Part::Blob(*digest, MOST_CALIBRATION_BYTES)));
         }
-        if lock.insert(component.clone(), t.component).is_none() {
-            let path = PathBuf::from("components").join(format!("{component}.wasm"));
-            files.push((path, Part::Blob(t.component, MOST_COMPONENT_BYTES)));
-        }
+        // Beside its manifest: two tasks may have two versions of one component.
+        files.push((folder.join(format!("{component}.wasm")), Part::Blob(t.component, MOST_COMPONENT_BYTES)));
+        let lock = BTreeMap::from([("digests", BTreeMap::from([(component, t.component)]))]);
+        let lock = toml::to_string(&lock).map_err(no_toml)?.into_bytes();
+        files.push((folder.join("components.lock"), Part::Text(lock)));
     }
     let local = TaskSet {
         name: set.name.clone(),
@@ -233,10 +234,7 @@ fn layout(set: &Set, kept: &Kept) -> Result<Vec<(PathBuf, Part)>, FileError> {
             .map(|t| TaskEntry { folder: format!("tasks/{}", t.name), weight: t.weight })
             .collect(),
     };
-    let no_toml = |e: toml::ser::Error| FileError::content(Path::new(SET_FILE), e.to_string());
     let text = toml::to_string(&local).map_err(no_toml)?.into_bytes();
     files.push((SET_FILE.into(), Part::Text(text)));
-    let lock = toml::to_string(&BTreeMap::from([("digests", lock)])).map_err(no_toml)?.into_bytes();
-    files.push(("components/components.lock".into(), Part::Text(lock)));
     Ok(files)
 }

@@ -65,8 +65,6 @@ pub struct InForce {
     pub since: Now,
     /// Its `taskset.toml` in the local form, beside its tasks' folders.
     pub taskset: PathBuf,
-    /// Folder of its components, with their lock.
-    pub components: PathBuf,
 }
 
 /// A follower. One per folder.
@@ -165,7 +163,6 @@ impl Follower {
             since: self.state.running.as_ref()?.since,
             digest,
             taskset: folder.join(SET_FILE),
-            components: folder.join("components"),
             set,
         })
     }
@@ -174,6 +171,15 @@ impl Follower {
     #[must_use]
     pub fn pending(&self) -> Option<Arc<Set>> {
         self.pending.clone()
+    }
+
+    /// The `taskset.toml` of the set that waits for its moment, if there is one and its files are here: what can be made ready
+    /// meanwhile.
+    #[must_use]
+    pub fn pending_taskset(&self) -> Option<PathBuf> {
+        let file =
+            folder_of(&self.options.folder, &self.pending.as_ref()?.digest()).join(crate::set::SET_FILE);
+        file.is_file().then_some(file)
     }
 
     /// For people and programs.

@@ -79,16 +79,12 @@ impl Status {
         State::read(folder)?.map(|state| Self::of(folder, &state)).transpose()
     }
 
-    /// Of the set in force in a folder: its `taskset.toml` in the local form, and its components.
+    /// Of the set in force in a folder: its `taskset.toml` in the local form, with its tasks beside it.
     ///
     /// # Errors
     /// As [`Status::read`].
-    pub fn running_files(folder: &Path) -> Result<Option<(PathBuf, PathBuf)>, FollowerError> {
-        let files = |set: Set| {
-            let at = folder_of(folder, &set.digest());
-            (at.join(SET_FILE), at.join("components"))
-        };
-        Ok(Self::running_set(folder)?.map(files))
+    pub fn running_file(folder: &Path) -> Result<Option<PathBuf>, FollowerError> {
+        Ok(Self::running_set(folder)?.map(|set| folder_of(folder, &set.digest()).join(SET_FILE)))
     }
 
     /// The set in force in a folder, as it was signed.

@@ -1,7 +1,8 @@
 //! Whose fault is it when a plugin fails? The control exchange answers.
 //!
 //! Invariant 2: a fault of ours never lowers a miner's score, and nobody hides behind it. When a plugin
-//! traps or overruns on one miner's bytes, the same generation is run on a *control exchange*: the last
+//! traps or overruns on one miner's bytes, the same generation is run on the task's conformance vectors, and where it
+//! has none on a *control exchange*: the last
 //! one of this task that it judged without trouble, with the evidence of then. If that passes, the plugin
 //! works and the bytes are to blame; if it fails too, or there is none yet, the fault is ours.
 
@@ -9,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nineteen_domain::{Check, Evidence, Exchange, Outcome, Request, TaskName};
-use nineteen_sandbox::Plugin;
+
+use crate::registry::LiveTask;
 
 #[derive(Debug, Clone)]
 struct Control {
@@ -40,17 +42,22 @@ impl Controls {
         self.last_good.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), control);
     }
 
-    /// Whether the plugin works on the control exchange, so that a failure elsewhere is the bytes'.
-    pub(crate) async fn passes(&self, plugin: &Arc<Plugin>) -> bool {
+    /// Whether a task's plugin works where it has to, so that a failure elsewhere is the bytes': on the vectors of its author,
+    /// and where there are none on the control exchange. `None` as long as there is neither.
+    pub(crate) async fn try_on(&self, task: &LiveTask) -> Option<bool> {
+        let (plugin, vectors) = (Arc::clone(&task.plugin), Arc::clone(&task.vectors));
+        if !vectors.all().is_empty() {
+            return Some(
+                tokio::task::spawn_blocking(move || vectors.play(&plugin).is_ok()).await.unwrap_or(false),
+            );
+        }
         let control =
-            self.last_good.lock().unwrap_or_else(PoisonError::into_inner).get(plugin.task()).cloned();
-        let Some(control) = control else { return false };
-        let plugin = Arc::clone(plugin);
+            self.last_good.lock().unwrap_or_else(PoisonError::into_inner).get(plugin.task()).cloned()?;
         let run = move || {
             let counted = plugin.count(&control.request, &control.exchange);
             let scored = plugin.score(&control.request, &control.exchange, &control.transcript);
             matches!(counted, Ok(Some(_))) && matches!(scored, Ok(Outcome::Scored(_)))
         };
-        tokio::task::spawn_blocking(run).await.unwrap_or(false)
+        Some(tokio::task::spawn_blocking(run).await.unwrap_or(false))
     }
 }

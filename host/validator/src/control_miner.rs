@@ -19,6 +19,7 @@ use nineteen_wire::keys::Keypair;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use crate::board::Board;
 use crate::error::ValidatorError;
 use crate::judge::Judge;
 use crate::registry::Tasks;
@@ -87,7 +88,9 @@ pub fn control_scores<'a>(
 #[derive(Debug)]
 pub struct ControlMiner {
     /// The live tasks.
-    pub tasks: Arc<Tasks>,
+    pub tasks: Arc<Board>,
+    /// The tasks that it serves, as they were when it was set up: it is not asked for work of another kind.
+    pub serves: Arc<Tasks>,
     /// The validator's judge.
     pub judge: Arc<Judge>,
     /// Signs as the validator, and reaches loopback.
@@ -113,7 +116,7 @@ impl ControlMiner {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(self.every) => {}
             }
-            for name in self.tasks.by_name.keys() {
+            for name in self.serves.by_name.keys() {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
                     asked = self.ask(name) => asked?,
@@ -123,7 +126,13 @@ impl ControlMiner {
     }
 
     async fn ask(&self, name: &TaskName) -> Result<(), ValidatorError> {
-        let Some(task) = self.tasks.by_name.get(name) else { return Ok(()) };
+        let (now, then) = (self.tasks.now(), self.serves.by_name.get(name));
+        let (Some(task), Some(then)) = (now.by_name.get(name), then) else { return Ok(()) };
+        if (&task.manifest.grants, &task.manifest.operation)
+            != (&then.manifest.grants, &then.manifest.operation)
+        {
+            return Ok(());
+        }
         // In no period: the seconds of the clock number its probes, and no plan has them.
         let slot = u32::try_from(SystemClock.now_us() / 1_000_000 % (1 << 32)).unwrap_or(0);
         let probe = ProbeId { period: PeriodId(0), task: name.clone(), miner: self.hotkey, slot };

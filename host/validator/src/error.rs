@@ -32,6 +32,12 @@ pub enum ValidatorError {
         /// What is missing and how to get it.
         why: String,
     },
+    /// A folder cannot be put on the shelf of tasks.
+    #[error("{why}")]
+    Shelf {
+        /// File, reason, way out.
+        why: String,
+    },
     /// The policy is not known here.
     #[error("{}: policy: '{name}' is not known to this host; it knows {}", file.display(), nineteen_domain::policy::Policy::NAMES.join(" and "))]
     Policy {
@@ -64,6 +70,7 @@ impl ValidatorError {
             Self::File { .. } => "validator.file",
             Self::Load { .. } => "validator.load",
             Self::Checks { .. } => "validator.checks",
+            Self::Shelf { .. } => "validator.shelf",
             Self::Policy { .. } => "validator.policy",
             Self::Store(e) => e.code(),
             Self::Chain(_) => "validator.chain",

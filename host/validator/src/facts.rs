@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use nineteen_domain::TaskName;
 use nineteen_domain::policy::{Layout, Policy};
 use nineteen_domain::task::SpeedReference;
+use nineteen_domain::{PeriodId, TaskName};
 use nineteen_schedule::{InTime, TaskSpec};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,41 @@ pub struct TaskFacts {
     /// What speed is measured against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<SpeedReference>,
+}
+
+/// A stretch of periods in which a task was scored by the same rules. What was scored in another one is no part of a miner's
+/// history: the numbers mean something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// `major.minor` of the task's version: a change of scoring is at least a minor bump.
+    pub version: String,
+    /// The first period that was planned with it.
+    pub since: PeriodId,
+}
+
+/// Which epoch a version of a task belongs to.
+pub(crate) fn epoch(version: &semver::Version) -> String {
+    format!("{}.{}", version.major, version.minor)
+}
+
+/// The epochs of a period, after those of the period that was settled before. A task that was away for a while goes on in its
+/// epoch.
+pub(crate) fn epochs(
+    tasks: &Tasks,
+    period: PeriodId,
+    before: &BTreeMap<TaskName, Epoch>,
+) -> BTreeMap<TaskName, Epoch> {
+    let mut all = before.clone();
+    for (name, task) in &tasks.by_name {
+        let version = epoch(&task.manifest.version);
+        match all.get(name) {
+            Some(runs) if runs.version == version => {}
+            // Whatever was settled before there were epochs is of the first.
+            None => drop(all.insert(name.clone(), Epoch { version, since: PeriodId(0) })),
+            Some(_) => drop(all.insert(name.clone(), Epoch { version, since: period })),
+        }
+    }
+    all
 }
 
 /// Those of the live tasks.

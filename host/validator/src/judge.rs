@@ -1,27 +1,34 @@
 //! From an exchange to a sample: run the plugin's rounds, decide whose fault a failure is, record.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nineteen_domain::ledger::{Judgement, QualitySample};
 use nineteen_domain::meet::{Checker, Clock};
 use nineteen_domain::policy::Policy;
 use nineteen_domain::{Digest, Exchange, Outcome, ProbeId, Request};
-use nineteen_sandbox::Judged;
+use nineteen_sandbox::{Judged, Plugin};
 use nineteen_store::{Record, Store};
+use tokio::sync::mpsc;
 
+use crate::board::Board;
 use crate::control::Controls;
 use crate::error::ValidatorError;
-use crate::fingerprints::{Fingerprints, Seen};
-use crate::registry::Tasks;
+use crate::facts;
+use crate::fingerprints::{self, Fingerprints};
+use crate::health::{self, Found, Seen};
+use crate::registry::LiveTask;
 use crate::streams::Streams;
 
 /// Judges exchanges and books what it finds.
 pub struct Judge {
-    tasks: Arc<Tasks>,
+    tasks: Arc<Board>,
     checker: Arc<dyn Checker>,
     store: Store,
     clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<Controls>,
+    health: mpsc::Sender<Seen>,
+    /// Taken once, by whoever watches the tasks' health.
+    watched: Mutex<Option<mpsc::Receiver<Seen>>>,
     streams: Streams,
     fingerprints: Fingerprints,
     period_us: u64,
@@ -29,7 +36,7 @@ pub struct Judge {
 
 impl std::fmt::Debug for Judge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Judge").field("tasks", &self.tasks.by_name.len()).finish_non_exhaustive()
+        f.debug_struct("Judge").field("tasks", &self.tasks).finish_non_exhaustive()
     }
 }
 
@@ -37,7 +44,7 @@ impl Judge {
     /// A judge of these tasks; evidence is weighed as `policy` says. `period_us` is the length of a period.
     #[must_use]
     pub fn new(
-        tasks: Arc<Tasks>,
+        tasks: Arc<Board>,
         checker: Arc<dyn Checker>,
         store: Store,
         clock: Arc<dyn Clock>,
@@ -45,16 +52,36 @@ impl Judge {
         period_us: u64,
     ) -> Self {
         let streams = Streams::new(store.clone(), policy);
+        let (health, watched) = mpsc::channel(health::QUEUE);
         Self {
             tasks,
             checker,
             store,
             clock,
             controls: Arc::default(),
+            health,
+            watched: Mutex::new(Some(watched)),
             streams,
             fingerprints: Fingerprints::default(),
             period_us,
         }
+    }
+
+    /// What is found of the plugins, judgement by judgement; `None` when somebody watches it already.
+    pub(crate) fn watched(&self) -> Option<mpsc::Receiver<Seen>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Nobody waits for who watches the health: what does not fit into the queue is not seen.
+    fn saw(&self, probe: &ProbeId, plugin: &Plugin, found: Found) {
+        let seen = Seen {
+            task: probe.task.clone(),
+            miner: probe.miner,
+            period: probe.period,
+            component: plugin.digest(),
+            found,
+        };
+        let _ = self.health.try_send(seen);
     }
 
     /// Judges the stored exchange of a probe and records evidence and sample. Returns when both are on disk.
@@ -81,16 +108,24 @@ impl Judge {
         request: Request,
         exchange: Exchange,
     ) -> Result<QualitySample, ValidatorError> {
-        let (sample, suspicions) = match self.tasks.by_name.get(&probe.task) {
+        // With the plugin that made the request, though another may run by now.
+        let tasks = self.tasks.of(probe.period);
+        let task = tasks.by_name.get(&probe.task);
+        let epoch = task.map(|t| facts::epoch(&t.manifest.version)).unwrap_or_default();
+        let (sample, suspicions) = match task {
             Some(task) => {
                 let plugin = &task.plugin;
                 let judged = plugin.judge(request.clone(), exchange.clone(), Arc::clone(&self.checker)).await;
-                let mut sample = self.sample(&probe, &exchange, plugin, &judged).await;
+                let mut sample = self.sample(&probe, &exchange, task, &judged).await;
                 if let Ok(Outcome::Scored(verdict)) = &judged.result {
                     let asked = Digest::of(&request.body);
                     match self.fingerprints.see(&probe.task, &verdict.fingerprints, asked, probe.miner) {
-                        Some(Seen::Replayed) => sample.reasons.push(("answer.replayed".into(), 1.0)),
-                        Some(Seen::Copied) => sample.reasons.push(("answer.copied".into(), 1.0)),
+                        Some(fingerprints::Seen::Replayed) => {
+                            sample.reasons.push(("answer.replayed".into(), 1.0))
+                        }
+                        Some(fingerprints::Seen::Copied) => {
+                            sample.reasons.push(("answer.copied".into(), 1.0))
+                        }
                         None => {}
                     }
                 }
@@ -113,16 +148,19 @@ impl Judge {
                 (self.blank(&probe, &exchange, gone), Vec::new())
             }
         };
-        self.streams.book(sample, suspicions).await
+        self.streams.book(sample, suspicions, &epoch).await
     }
 
     async fn sample(
         &self,
         probe: &ProbeId,
         exchange: &Exchange,
-        plugin: &Arc<nineteen_sandbox::Plugin>,
+        task: &LiveTask,
         judged: &Judged,
     ) -> QualitySample {
+        if judged.result.is_ok() {
+            self.saw(probe, &task.plugin, Found::Judged);
+        }
         match &judged.result {
             Ok(Outcome::Scored(verdict)) => QualitySample {
                 quality: verdict.quality,
@@ -139,12 +177,23 @@ impl Judge {
                 self.blank(probe, exchange, Judgement::Inconclusive("the rounds ended undecided".into()))
             }
             // Invariant 2: the control exchange decides whose fault it is.
-            Err(e) if e.is_guest_fault() && self.controls.passes(plugin).await => {
-                tracing::warn!(%probe, error = %e, "the plugin fails on this miner's bytes and passes on the control");
-                self.blank(probe, exchange, Judgement::Violation(format!("{}: {e}", e.code())))
+            Err(e) if e.is_guest_fault() => {
+                let code = e.code().to_owned();
+                match self.controls.try_on(task).await {
+                    Some(true) => {
+                        tracing::warn!(%probe, error = %e, "the plugin fails on this miner's bytes and passes on the control");
+                        self.saw(probe, &task.plugin, Found::BytesFail { code });
+                        self.blank(probe, exchange, Judgement::Violation(format!("{}: {e}", e.code())))
+                    }
+                    control => {
+                        tracing::error!(%probe, error = %e, ?control, "the plugin failed; nothing is held against the miner");
+                        self.saw(probe, &task.plugin, Found::PluginFails { code, control });
+                        self.blank(probe, exchange, Judgement::Inconclusive(format!("{}: {e}", e.code())))
+                    }
+                }
             }
             Err(e) => {
-                tracing::error!(%probe, error = %e, "the plugin failed; nothing is held against the miner");
+                tracing::error!(%probe, error = %e, "the host failed; nothing is held against the miner");
                 self.blank(probe, exchange, Judgement::Inconclusive(format!("{}: {e}", e.code())))
             }
         }

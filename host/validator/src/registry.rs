@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nineteen_domain::task::{Manifest, TaskSet};
 use nineteen_domain::{Calibration, Digest, MasterSeed, ModelName, TaskName, calibration};
+use nineteen_sandbox::vectors::{self, Vectors};
 use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox};
 
 use crate::error::ValidatorError;
@@ -18,10 +20,12 @@ const SAMPLE_REQUESTS: u32 = 32;
 const MOST_CALIBRATION_BYTES: u64 = 4 << 20;
 
 /// One live task.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LiveTask {
     /// As written.
     pub manifest: Manifest,
+    /// Where its `task.toml` lies.
+    pub folder: PathBuf,
     /// Share of the subnet's reward, in [0, 1].
     pub weight: f64,
     /// Its component, loaded.
@@ -30,6 +34,10 @@ pub struct LiveTask {
     pub expected_units: u64,
     /// What its plugin judges honesty by; without one nobody is accused.
     pub calibration: Option<Calibration>,
+    /// Exchanges of which its author says what comes out; played at load, and when the plugin fails.
+    pub vectors: Arc<Vectors>,
+    /// What it took to make the task live, in order.
+    pub steps: Vec<(&'static str, Duration)>,
 }
 
 /// All live tasks, by name.
@@ -50,6 +58,34 @@ pub struct Declared {
     pub manifest: Manifest,
     /// In [0, 1].
     pub weight: f64,
+}
+
+impl Tasks {
+    /// The plugin of a task.
+    #[must_use]
+    pub fn plugin(&self, task: &TaskName) -> Option<&Arc<Plugin>> {
+        self.by_name.get(task).map(|t| &t.plugin)
+    }
+}
+
+/// Name, version and policy of a set, without its tasks.
+///
+/// # Errors
+/// [`ValidatorError::File`].
+pub fn read_head(file: &Path) -> Result<TaskSet, ValidatorError> {
+    let set: TaskSet = read_toml(file)?;
+    Ok(TaskSet { tasks: Vec::new(), ..set })
+}
+
+/// The manifest in a task's folder, held to what every manifest is held to.
+///
+/// # Errors
+/// [`ValidatorError::File`] with file, field and way out.
+pub fn read_manifest(folder: &Path) -> Result<Manifest, ValidatorError> {
+    let file = folder.join("task.toml");
+    let manifest: Manifest = read_toml(&file)?;
+    check_manifest(&file, &manifest)?;
+    Ok(manifest)
 }
 
 /// Reads `taskset.toml` and the manifests it names.
@@ -136,13 +172,79 @@ pub async fn load(
     secret: &MasterSeed,
 ) -> Result<Tasks, ValidatorError> {
     let (set, declared) = read_set(file)?;
-    let lock = read_lock(components)?;
     let mut by_name = BTreeMap::new();
     for d in declared {
-        let live = load_one(d, components, &lock, sandbox, secret).await?;
+        let live = load_one(d, components, sandbox, secret).await?;
         by_name.insert(live.manifest.name.clone(), Arc::new(live));
     }
     Ok(Tasks { set, by_name })
+}
+
+/// The same for a validator that runs `before`: what is in both sets is not loaded again, whatever its weight. An error
+/// leaves what runs as it is.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_after(
+    before: &Tasks,
+    file: &Path,
+    components: &Path,
+    sandbox: &Sandbox,
+    secret: &MasterSeed,
+) -> Result<Tasks, ValidatorError> {
+    let (set, declared) = read_set(file)?;
+    let mut by_name = BTreeMap::new();
+    for d in declared {
+        let digest = component_digest(&d, components)?;
+        let calibration = read_calibration(&d.file, &d.manifest)?;
+        let runs = before.by_name.get(&d.manifest.name).filter(|runs| {
+            runs.manifest == d.manifest
+                && Some(runs.plugin.digest()) == digest
+                && read_vectors(&d.file).is_ok_and(|v| v == runs.vectors)
+                && runs.calibration.as_ref() == calibration.as_ref().map(|(_, read)| read)
+        });
+        let live = match runs {
+            Some(runs) => {
+                let folder = d.file.parent().unwrap_or(Path::new(".")).to_owned();
+                LiveTask { weight: d.weight, folder, ..LiveTask::clone(runs) }
+            }
+            None => load_plugin(d, calibration, components, sandbox, secret).await?,
+        };
+        by_name.insert(live.manifest.name.clone(), Arc::new(live));
+    }
+    Ok(Tasks { set, by_name })
+}
+
+/// Compiles every component of a set that is not live yet, so that taking it up later is quick. What does not load is said,
+/// and does not keep the others.
+///
+/// # Errors
+/// A set that cannot be read.
+pub async fn warm(file: &Path, components: &Path, sandbox: &Sandbox) -> Result<(), ValidatorError> {
+    let (_, declared) = read_set(file)?;
+    for d in declared {
+        let (path, expected) = component_of(&d.file, &d.manifest, components)?;
+        let assets = shipped(read_calibration(&d.file, &d.manifest)?.map(|(bytes, _)| bytes));
+        if let Err(e) = sandbox.load(ComponentSource::Path(path), expected, &d.manifest, assets).await {
+            tracing::warn!(error = %e, "a task of the set that waits does not load");
+        }
+    }
+    Ok(())
+}
+
+/// Loads one task by its folder, with everything beside it.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_task(
+    folder: &Path,
+    components: &Path,
+    sandbox: &Sandbox,
+    secret: &MasterSeed,
+) -> Result<LiveTask, ValidatorError> {
+    let file = folder.join("task.toml");
+    let manifest = read_manifest(folder)?;
+    load_one(Declared { file, manifest, weight: 1.0 }, components, sandbox, secret).await
 }
 
 /// Loads the plugin of one task by its folder, without a calibration that may be beside it: for making one anew.
@@ -159,7 +261,58 @@ pub async fn load_uncalibrated(
     let manifest: Manifest = read_toml(&file)?;
     check_manifest(&file, &manifest)?;
     let declared = Declared { file, manifest, weight: 1.0 };
-    load_plugin(declared, None, components, &read_lock(components)?, sandbox, secret).await
+    load_plugin(declared, None, components, sandbox, secret).await
+}
+
+/// Loads the plugin of one task of the set, with what is shipped with it: for playing receipts again. `given`
+/// is another component than the one that runs here, of which no digest is expected.
+///
+/// # Errors
+/// As [`load`].
+pub async fn plugin_of(
+    set: &Path,
+    task: &TaskName,
+    components: &Path,
+    given: Option<&Path>,
+    sandbox: &Sandbox,
+) -> Result<Arc<Plugin>, ValidatorError> {
+    let (_, declared) = read_set(set)?;
+    let Some(d) = declared.into_iter().find(|d| d.manifest.name == *task) else {
+        let why = format!("task '{task}' is not in this set: choose the set that has it with paths.taskset");
+        return Err(ValidatorError::File { file: set.to_owned(), why });
+    };
+    let calibration = read_calibration(&d.file, &d.manifest)?.map(|(bytes, _)| bytes);
+    let mut manifest = d.manifest.clone();
+    let (path, expected) = match given {
+        Some(path) => {
+            manifest.digest = None;
+            (path.to_owned(), None)
+        }
+        None => component_of(&d.file, &manifest, components)?,
+    };
+    sandbox
+        .load(ComponentSource::Path(path), expected, &manifest, shipped(calibration))
+        .await
+        .map_err(|e| ValidatorError::Load { task: task.clone(), why: e.to_string() })
+}
+
+/// What a plugin can read beside its manifest.
+fn shipped(calibration: Option<Vec<u8>>) -> Assets {
+    Assets::new(calibration.map(|bytes| (calibration::FILE.to_owned(), bytes.into())).into_iter().collect())
+}
+
+/// The vectors beside a manifest; none where there is no file.
+fn read_vectors(manifest_file: &Path) -> Result<Arc<Vectors>, ValidatorError> {
+    let file = manifest_file.with_file_name(vectors::FILE);
+    let refuse = |why: String| ValidatorError::File { file: file.clone(), why };
+    let bytes = match std::fs::metadata(&file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Arc::default()),
+        Ok(meta) if meta.len() > vectors::MOST_BYTES => {
+            return Err(refuse(format!("{} bytes are more than {}", meta.len(), vectors::MOST_BYTES)));
+        }
+        _ => std::fs::read(&file).map_err(|e| refuse(format!("cannot be read: {e}")))?,
+    };
+    Vectors::read(&bytes).map(Arc::new).map_err(|e| refuse(e.to_string()))
 }
 
 /// The calibration beside a manifest, as bytes for the plugin and as we read it.
@@ -215,25 +368,22 @@ pub fn hold_calibrations<E: std::fmt::Display>(
 async fn load_one(
     d: Declared,
     components: &Path,
-    lock: &BTreeMap<String, Digest>,
     sandbox: &Sandbox,
     secret: &MasterSeed,
 ) -> Result<LiveTask, ValidatorError> {
     let calibration = read_calibration(&d.file, &d.manifest)?;
-    load_plugin(d, calibration, components, lock, sandbox, secret).await
+    load_plugin(d, calibration, components, sandbox, secret).await
 }
 
 async fn load_plugin(
     d: Declared,
     calibration: Option<(Vec<u8>, Calibration)>,
     components: &Path,
-    lock: &BTreeMap<String, Digest>,
     sandbox: &Sandbox,
     secret: &MasterSeed,
 ) -> Result<LiveTask, ValidatorError> {
     let Declared { file, manifest, weight } = d;
-    let path = components.join(format!("{}.wasm", manifest.component));
-    let expected = manifest.digest.or_else(|| lock.get(&manifest.component).copied());
+    let (path, expected) = component_of(&file, &manifest, components)?;
     if expected.is_none() {
         return Err(ValidatorError::File {
             file,
@@ -246,15 +396,25 @@ async fn load_plugin(
     }
     let source = ComponentSource::Path(path);
     let (bytes, calibration) = calibration.unzip();
-    let shipped = bytes.map(|bytes| (calibration::FILE.to_owned(), bytes.into()));
-    let assets = Assets::new(shipped.into_iter().collect());
     let plugin = sandbox
-        .load(source, expected, &manifest, assets)
+        .load(source, expected, &manifest, shipped(bytes))
         .await
         .map_err(|e| ValidatorError::Load { task: manifest.name.clone(), why: e.to_string() })?;
+    let mut steps = plugin.load_steps().to_vec();
+    let begun = Instant::now();
+    let vectors = read_vectors(&file)?;
+    let (playing, played) = (Arc::clone(&vectors), Arc::clone(&plugin));
+    tokio::task::spawn_blocking(move || playing.play(&played))
+        .await
+        .map_err(|e| ValidatorError::Load { task: manifest.name.clone(), why: e.to_string() })?
+        .map_err(|e| ValidatorError::Load { task: manifest.name.clone(), why: e.to_string() })?;
+    steps.push(("vectors", begun.elapsed()));
+    let begun = Instant::now();
     let expected_units = expected_units(&plugin, secret, &manifest.name).await?;
+    steps.push(("sample", begun.elapsed()));
     tracing::info!(task = %manifest.name, digest = %plugin.digest(), wit = %plugin.wit_version(), expected_units, "task is live");
-    Ok(LiveTask { manifest, weight, plugin, expected_units, calibration })
+    let folder = file.parent().unwrap_or(Path::new(".")).to_owned();
+    Ok(LiveTask { manifest, folder, weight, plugin, expected_units, calibration, vectors, steps })
 }
 
 /// Mean over a few synthetic requests that are sent to nobody.
@@ -279,6 +439,31 @@ async fn expected_units(
         .map_err(|e| ValidatorError::Load { task: name, why: e.to_string() })?;
     let mean = result.map_err(|e| ValidatorError::Load { task, why: e.to_string() })?;
     Ok(mean.max(1))
+}
+
+/// Where the component of a task is, and the digest that it has to have: beside its `task.toml`, as a pulled task has it, or
+/// among the configured ones.
+fn component_of(
+    file: &Path,
+    manifest: &Manifest,
+    components: &Path,
+) -> Result<(PathBuf, Option<Digest>), ValidatorError> {
+    let name = format!("{}.wasm", manifest.component);
+    let own = file.parent().unwrap_or(Path::new("."));
+    let place = if own.join(&name).is_file() { own } else { components };
+    let expected = match manifest.digest {
+        Some(digest) => Some(digest),
+        None => read_lock(place)?.get(&manifest.component).copied(),
+    };
+    Ok((place.join(name), expected))
+}
+
+/// The digest that the component of a task has to have; `None` where nothing says so.
+///
+/// # Errors
+/// A lock that cannot be read.
+pub fn component_digest(d: &Declared, components: &Path) -> Result<Option<Digest>, ValidatorError> {
+    component_of(&d.file, &d.manifest, components).map(|(_, digest)| digest)
 }
 
 /// Digests of the components that were built on this machine.

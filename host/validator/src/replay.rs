@@ -153,7 +153,7 @@ fn anew(store: &Store, question: &Question, settled: &SettledPeriod) -> Result<S
     let at = At { now_us: recorded.at_us, period_us: length };
     let places: BTreeMap<Hotkey, Uid> = recorded.weights.iter().map(|w| (w.miner, w.uid)).collect();
     let place = |miner: &Hotkey| places.get(miner).copied();
-    let inputs = inputs(store, &policy, &settled.tasks, &settled.outcome.rows, place, at)?;
+    let inputs = inputs(store, &policy, &settled.tasks, &settled.epochs, &settled.outcome.rows, place, at)?;
     let mut weights = settled.task_weights.clone();
     for (task, weight) in &question.task_weights {
         weights.insert(task.clone(), *weight);

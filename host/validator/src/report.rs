@@ -9,15 +9,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nineteen_domain::ledger::{PeriodRow, Tally};
+use nineteen_domain::task::Manifest;
 use nineteen_domain::{Hotkey, PeriodId, TaskName, Uid};
+use nineteen_sandbox::Spent;
 use nineteen_schedule::Status;
 use nineteen_store::{Store, StoreError, WeightsSet};
 use serde::{Deserialize, Serialize};
 
 pub use explain::{Explanation, ProbeStory};
 
+use crate::board::Board;
 use crate::control_miner::{ControlScore, control_scores};
-use crate::registry::{Declared, Tasks};
+use crate::facts;
+use crate::registry::{Declared, LiveTask};
 use crate::run::Live;
 use crate::settle::SettledPeriod;
 
@@ -54,8 +58,15 @@ impl ReportError {
 #[derive(Debug, Clone)]
 pub struct Reports {
     store: Store,
-    tasks: Arc<Vec<TaskLine>>,
+    tasks: Known,
     live: Option<Arc<Live>>,
+}
+
+/// Where the tasks are known from.
+#[derive(Debug, Clone)]
+enum Known {
+    Live(Arc<Board>),
+    Written(Arc<Vec<TaskLine>>),
 }
 
 /// A task of the set.
@@ -86,6 +97,26 @@ pub struct TaskLine {
     pub expected_units: Option<u64>,
     /// Granted checks and models.
     pub grants: BTreeMap<String, Vec<String>>,
+}
+
+/// `nineteen tasks show`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// As it is listed.
+    #[serde(flatten)]
+    pub line: TaskLine,
+    /// Where its files lie.
+    pub folder: std::path::PathBuf,
+    /// As written.
+    pub manifest: Manifest,
+    /// Whether it has a calibration: without one nobody is accused.
+    pub calibrated: bool,
+    /// `major.minor`: what was scored in another epoch is no part of a history.
+    pub epoch: String,
+    /// What loading took, microseconds by step.
+    pub loaded: Vec<(String, u64)>,
+    /// What its calls used since they were loaded, by function.
+    pub spent: BTreeMap<String, Spent>,
 }
 
 /// `nineteen scores`, and the demo's `--json`.
@@ -187,20 +218,23 @@ pub struct ValidatorStatus {
 impl Reports {
     /// Of a running validator.
     #[must_use]
-    pub fn running(store: Store, tasks: &Tasks, live: Arc<Live>) -> Self {
-        let lines = tasks.by_name.values().map(|t| TaskLine {
-            digest: Some(t.plugin.digest().to_string()),
-            wit: Some(t.plugin.wit_version().to_string()),
-            expected_units: Some(t.expected_units),
-            ..line(&t.manifest, t.weight)
-        });
-        Self { store, tasks: Arc::new(lines.collect()), live: Some(live) }
+    pub const fn running(store: Store, tasks: Arc<Board>, live: Arc<Live>) -> Self {
+        Self { store, tasks: Known::Live(tasks), live: Some(live) }
+    }
+
+    /// The lines of the tasks as they are now.
+    fn lines(&self) -> Vec<TaskLine> {
+        let tasks = match &self.tasks {
+            Known::Written(lines) => return lines.as_ref().clone(),
+            Known::Live(board) => board.now(),
+        };
+        tasks.by_name.values().map(|t| live_line(t)).collect()
     }
 
     /// Of a store at rest.
     #[must_use]
     pub fn at_rest(store: Store, tasks: &[Declared]) -> Self {
-        Self { store, tasks: Arc::new(declared_lines(tasks)), live: None }
+        Self { store, tasks: Known::Written(Arc::new(declared_lines(tasks))), live: None }
     }
 
     /// Where the validator stands.
@@ -213,7 +247,7 @@ impl Reports {
             schedule: self.live.as_ref().map(|l| l.status()),
             settled: self.store.latest_settlement()?.map(|(p, _)| p),
             weights_taken: self.store.weights(1_000)?.iter().filter(|w| w.refused.is_none()).count(),
-            control: control_scores(&self.store, self.tasks.iter().map(|t| &t.name))?,
+            control: control_scores(&self.store, self.lines().iter().map(|t| &t.name))?,
             store: serde_json::to_value(self.store.counts()?).unwrap_or_default(),
         })
     }
@@ -223,7 +257,37 @@ impl Reports {
     /// # Errors
     /// None today; the signature is that of the other reports.
     pub fn tasks(&self) -> Result<Vec<TaskLine>, ReportError> {
-        Ok(self.tasks.as_ref().clone())
+        Ok(self.lines())
+    }
+
+    /// One task that runs: its manifest, its component, and what its calls used of their budgets.
+    ///
+    /// # Errors
+    /// [`ReportError::Unknown`] with the names of those that run.
+    pub fn task(&self, name: &str) -> Result<TaskReport, ReportError> {
+        let Known::Live(board) = &self.tasks else {
+            return Err(ReportError::NotYet(
+                "no validator runs: the manifest is in the task's folder".into(),
+            ));
+        };
+        let tasks = board.now();
+        let found = TaskName::new(name).ok().and_then(|name| tasks.by_name.get(&name).cloned());
+        let Some(t) = found else {
+            let names: Vec<&str> = tasks.by_name.keys().map(TaskName::as_str).collect();
+            return Err(ReportError::Unknown(format!(
+                "task '{name}' does not run; these do: {} (`nineteen tasks` lists those that rest)",
+                names.join(", ")
+            )));
+        };
+        Ok(TaskReport {
+            line: live_line(&t),
+            folder: t.folder.clone(),
+            manifest: t.manifest.clone(),
+            calibrated: t.calibration.is_some(),
+            epoch: facts::epoch(&t.manifest.version),
+            loaded: t.steps.iter().map(|(step, took)| ((*step).to_owned(), micros(*took))).collect(),
+            spent: t.plugin.spent(),
+        })
     }
 
     /// The last weights.
@@ -290,7 +354,7 @@ impl Reports {
             period: settled.outcome.period,
             periods,
             policy: settled.settlement.policy,
-            tasks: self.tasks.as_ref().clone(),
+            tasks: self.lines(),
             miners,
         })
     }
@@ -323,7 +387,8 @@ impl Reports {
             })?;
         let rows = self.rows(&standing.miner, &task)?;
         let samples = self.store.samples(&standing.miner, &task, 0, 1_000)?;
-        let unit = self.tasks.iter().find(|t| t.name == task).map_or("units", |t| t.unit.as_str());
+        let lines = self.lines();
+        let unit = lines.iter().find(|t| t.name == task).map_or("units", |t| t.unit.as_str());
         let ends = self.store.finished(settled.outcome.period);
         let ends = ends
             .filter(|f| f.as_ref().map_or(true, |f| f.probe.task == task && f.probe.miner == standing.miner))
@@ -352,6 +417,19 @@ impl Reports {
 #[must_use]
 pub fn declared_lines(tasks: &[Declared]) -> Vec<TaskLine> {
     tasks.iter().map(|d| line(&d.manifest, d.weight)).collect()
+}
+
+fn live_line(t: &LiveTask) -> TaskLine {
+    TaskLine {
+        digest: Some(t.plugin.digest().to_string()),
+        wit: Some(t.plugin.wit_version().to_string()),
+        expected_units: Some(t.expected_units),
+        ..line(&t.manifest, t.weight)
+    }
+}
+
+fn micros(took: std::time::Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn line(m: &nineteen_domain::task::Manifest, weight: f64) -> TaskLine {

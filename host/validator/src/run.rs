@@ -18,6 +18,7 @@ use nineteen_wire::client::{Client, Target};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::board::Board;
 use crate::error::ValidatorError;
 use crate::facts;
 use crate::judge::Judge;
@@ -102,7 +103,11 @@ type Job = Result<Vec<Event>, ValidatorError>;
 
 /// A validator that is ready to run.
 pub struct Validator {
+    board: Arc<Board>,
+    /// What the schedule knows: it plans with these, whatever is on the board by then.
     tasks: Arc<Tasks>,
+    policy: Policy,
+    period_us: u64,
     live: Arc<Live>,
     sender: Arc<Sender>,
     bench: Arc<Judge>,
@@ -126,7 +131,8 @@ impl Validator {
     pub fn new(parts: Parts) -> Result<Self, ValidatorError> {
         let Parts { tasks, store, client, chain, checker, clock, policy, settings } = parts;
         let secret: MasterSeed = store.master_seed()?;
-        let tasks = Arc::new(tasks);
+        let board = Arc::new(Board::new(tasks));
+        let tasks = board.now();
         let period_us = settings.period_s.saturating_mul(SECOND_US);
         let config = ScheduleConfig {
             period_us,
@@ -149,9 +155,9 @@ impl Validator {
         let schedule = Schedule::new(config, secret.clone(), resume::read(&store, sustained_at)?)
             .map_err(|e| ValidatorError::Part { part: "schedule", why: e.to_string() })?;
         let (at, books) = (Arc::clone(&clock), store.clone());
-        let bench = Arc::new(Judge::new(Arc::clone(&tasks), checker, books, at, &policy, period_us));
+        let bench = Arc::new(Judge::new(Arc::clone(&board), checker, books, at, &policy, period_us));
         let sender = Arc::new(Sender {
-            tasks: Arc::clone(&tasks),
+            tasks: Arc::clone(&board),
             client: client.clone(),
             store: store.clone(),
             secret,
@@ -162,13 +168,16 @@ impl Validator {
             store: store.clone(),
             chain: Arc::clone(&chain),
             clock: Arc::clone(&clock),
-            policy,
-            tasks: facts::of(&tasks),
+            policy: policy.clone(),
+            tasks: Arc::clone(&board),
             period_us,
             hotkey: client.hotkey(),
         });
         Ok(Self {
+            board,
             tasks,
+            policy,
+            period_us,
             live: Arc::default(),
             sender,
             bench,
@@ -197,10 +206,22 @@ impl Validator {
         Arc::clone(&self.bench)
     }
 
-    /// The live tasks.
+    /// What watches over the plugins, and switches off through the registrar what fails by itself. Once a validator.
     #[must_use]
-    pub fn tasks(&self) -> Arc<Tasks> {
-        Arc::clone(&self.tasks)
+    pub fn health(&self, registrar: Arc<crate::registrar::Registrar>) -> Option<crate::Health> {
+        let watched = self.bench.watched()?;
+        Some(crate::Health::new(
+            watched,
+            Arc::clone(&self.board),
+            Arc::clone(&self.bench.controls),
+            registrar,
+        ))
+    }
+
+    /// The live tasks; what is swapped in there is planned with from the next period on.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
     }
 
     /// Runs until `stop`, then until nothing is under way. A second wish to stop is the caller's: drop this
@@ -217,6 +238,7 @@ impl Validator {
         // Four times a block: windows of several validators begin within a quarter of one.
         let mut blocks = tokio::time::interval(Duration::from_micros((self.block_us / 4).max(100_000)));
         blocks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changes = self.board.changes();
         let mut asked_to_stop = false;
         loop {
             let wake = self.until_wake();
@@ -235,6 +257,10 @@ impl Validator {
                         continue;
                     }
                 },
+                Ok(()) = changes.changed() => {
+                    self.tasks = self.board.now();
+                    Event::Tasks(facts::specs(&self.tasks, self.period_us, &self.policy))
+                }
                 _ = refresh.tick() => {
                     self.refresh_metagraph().await;
                     continue;
@@ -312,6 +338,7 @@ impl Validator {
                 }
                 Effect::StorePlan(plan) => {
                     let (store, period) = (self.store.clone(), plan.period);
+                    self.board.plan(period, Arc::clone(&self.tasks));
                     tracing::info!(%period, probes = plan.len(), miners = plan.entries.len(), "period planned");
                     self.jobs.spawn(async move {
                         let plan = serde_json::to_value(&plan)
@@ -364,8 +391,10 @@ impl Validator {
                 Effect::DispatchOrganic(id) => tracing::debug!(id, "no such request"),
                 Effect::Settle(outcome) => {
                     let (settler, period) = (Arc::clone(&self.settler), outcome.period);
+                    let board = Arc::clone(&self.board);
                     self.jobs.spawn(async move {
                         let standing = settle_until_done(settler, outcome).await?;
+                        board.settled(period);
                         Ok(vec![Event::Settled { period }, Event::Standing(standing)])
                     });
                 }

@@ -10,13 +10,14 @@ use nineteen_schedule::{FinishedProbe, PlannedProbe};
 use nineteen_store::{Booked, ExchangeBody, Finished, Record, Store};
 use nineteen_wire::client::{Client, Target};
 
+use crate::board::Board;
 use crate::control::Controls;
 use crate::error::ValidatorError;
-use crate::registry::{LiveTask, Tasks};
+use crate::registry::LiveTask;
 
 /// What sending needs; shared by all probes under way.
 pub(crate) struct Sender {
-    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) tasks: Arc<Board>,
     pub(crate) client: Client,
     pub(crate) store: Store,
     pub(crate) secret: MasterSeed,
@@ -34,7 +35,8 @@ impl Sender {
         probe: PlannedProbe,
         addr: Option<SocketAddr>,
     ) -> Result<FinishedProbe, ValidatorError> {
-        let Some(task) = self.tasks.by_name.get(&probe.id.task) else {
+        let tasks = self.tasks.of(probe.id.period);
+        let Some(task) = tasks.by_name.get(&probe.id.task) else {
             return self.book(&probe, ProbeClass::Ours(OursFault::Host), 0, None).await;
         };
         let Some(addr) = addr else {
@@ -98,7 +100,7 @@ impl Sender {
             Ok(Ok(Some(units))) => (ProbeClass::Answered, units),
             Ok(Ok(None)) => (ProbeClass::Failed(Failure::Malformed), 0),
             // Invariant 2: the control exchange decides whose fault it is.
-            Ok(Err(e)) if e.is_guest_fault() && self.controls.passes(&task.plugin).await => {
+            Ok(Err(e)) if e.is_guest_fault() && self.controls.try_on(task).await == Some(true) => {
                 tracing::warn!(error = %e, "the plugin fails to count this miner's bytes and passes on the control");
                 (ProbeClass::Failed(Failure::Malformed), 0)
             }

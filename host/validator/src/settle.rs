@@ -6,14 +6,15 @@ use std::sync::Arc;
 use nineteen_domain::ledger::{Judgement, PeriodRow, QualitySample};
 use nineteen_domain::meet::{Chain, Clock, Metagraph};
 use nineteen_domain::policy::{Policy, Scoring};
-use nineteen_domain::{Hotkey, TaskName, Uid};
+use nineteen_domain::{Hotkey, PeriodId, TaskName, Uid};
 use nineteen_mechanism::{At, MinerTaskInput, Settlement, honesty, settle};
 use nineteen_schedule::{PeriodOutcome, expected_asked};
 use nineteen_store::{Booked, Record, Store, WeightsSet};
 use serde::{Deserialize, Serialize};
 
+use crate::board::Board;
 use crate::error::ValidatorError;
-use crate::facts::TaskFacts;
+use crate::facts::{self, Epoch, TaskFacts};
 use crate::streams;
 
 /// Samples of one (miner, task) that are read at most.
@@ -31,6 +32,9 @@ pub struct SettledPeriod {
     /// What was known of the tasks then.
     #[serde(default)]
     pub tasks: BTreeMap<TaskName, TaskFacts>,
+    /// In which epoch of scoring each task was, with those of tasks that are away.
+    #[serde(default)]
+    pub epochs: BTreeMap<TaskName, Epoch>,
     /// The policy, every number of it.
     #[serde(default)]
     pub policy: Option<Policy>,
@@ -42,7 +46,7 @@ pub(crate) struct Settler {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: Policy,
-    pub(crate) tasks: BTreeMap<TaskName, TaskFacts>,
+    pub(crate) tasks: Arc<Board>,
     pub(crate) period_us: u64,
     pub(crate) hotkey: Hotkey,
 }
@@ -109,17 +113,22 @@ impl Settler {
         let at = At { now_us: self.clock.now_us(), period_us: self.period_us };
         // Invariant: history follows the hotkey, pay needs a place in the subnet now.
         let place = |miner: &Hotkey| metagraph.by_hotkey(miner).map(|n| n.uid);
-        let inputs = inputs(&self.store, &self.policy, &self.tasks, &outcome.rows, place, at)?;
-        let task_weights = self.tasks.iter().map(|(task, facts)| (task.clone(), facts.weight)).collect();
+        let live = self.tasks.of(outcome.period);
+        let tasks = facts::of(&live);
+        let before =
+            self.store.latest_settlement()?.and_then(|(_, kept)| epochs_of(&kept)).unwrap_or_default();
+        let epochs = facts::epochs(&live, outcome.period, &before);
+        let inputs = inputs(&self.store, &self.policy, &tasks, &epochs, &outcome.rows, place, at)?;
+        let task_weights = tasks.iter().map(|(task, facts)| (task.clone(), facts.weight)).collect();
         let settlement = settle(&self.policy, &task_weights, &inputs, at);
-        Ok(SettledPeriod {
-            outcome,
-            settlement,
-            task_weights,
-            tasks: self.tasks.clone(),
-            policy: Some(self.policy.clone()),
-        })
+        let policy = Some(self.policy.clone());
+        Ok(SettledPeriod { outcome, settlement, task_weights, tasks, epochs, policy })
     }
+}
+
+/// The epochs in a settlement as it is kept.
+fn epochs_of(kept: &serde_json::Value) -> Option<BTreeMap<TaskName, Epoch>> {
+    serde_json::from_value(kept.get("epochs")?.clone()).ok()
 }
 
 /// What was known of everybody in these rows at that time: what a settlement is made of. `place` says where a
@@ -128,15 +137,22 @@ pub(crate) fn inputs(
     store: &Store,
     policy: &Policy,
     tasks: &BTreeMap<TaskName, TaskFacts>,
+    epochs: &BTreeMap<TaskName, Epoch>,
     newest: &[PeriodRow],
     place: impl Fn(&Hotkey) -> Option<Uid>,
     at: At,
 ) -> Result<Vec<MinerTaskInput>, ValidatorError> {
     let since = at.now_us.saturating_sub(policy.horizon_us(at.period_us));
+    let begins = |task: &TaskName| epochs.get(task).map_or(PeriodId(0), |e| e.since);
     let mut samples: BTreeMap<(TaskName, Hotkey), Vec<QualitySample>> = BTreeMap::new();
     for row in newest {
         let mut found = store.samples(&row.miner, &row.task, since, MOST_SAMPLES)?;
-        found.retain(|s| s.at_us <= at.now_us && !matches!(s.judgement, Judgement::Inconclusive(_)));
+        let begins = begins(&row.task);
+        found.retain(|s| {
+            s.at_us <= at.now_us
+                && s.probe.period >= begins
+                && !matches!(s.judgement, Judgement::Inconclusive(_))
+        });
         samples.insert((row.task.clone(), row.miner), found);
     }
     let borrows = matches!(policy.scoring, Scoring::Sn19(_));
@@ -144,7 +160,7 @@ pub(crate) fn inputs(
     for row in newest {
         let Some(uid) = place(&row.miner) else { continue };
         let mut rows: Vec<PeriodRow> = store.rows(&row.miner, &row.task, since)?;
-        rows.retain(|r| r.period < row.period);
+        rows.retain(|r| r.period < row.period && r.period >= begins(&row.task));
         rows.push(row.clone());
         let other_samples = samples
             .iter()

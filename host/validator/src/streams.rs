@@ -25,7 +25,7 @@ pub(crate) struct Streams {
     /// `None` under a policy that does not weigh evidence.
     rules: Option<HonestyRules>,
     /// A std mutex: held for a look-up.
-    held: Mutex<BTreeMap<(TaskName, Hotkey), Slot>>,
+    held: Mutex<BTreeMap<(TaskName, Hotkey), (String, Slot)>>,
 }
 
 impl Streams {
@@ -37,21 +37,22 @@ impl Streams {
         Self { store, rules, held: Mutex::default() }
     }
 
-    /// Books a sample, with what its exchange says by suspect. Returns it when it is on disk.
+    /// Books a sample, with what its exchange says by suspect, in this score epoch of its task. Returns it when it is on disk.
     pub(crate) async fn book(
         &self,
         mut sample: QualitySample,
         suspicions: Vec<(String, f64)>,
+        epoch: &str,
     ) -> Result<QualitySample, ValidatorError> {
         let Some(rules) = self.rules.filter(|_| !suspicions.is_empty()) else {
             self.store.append(Record::Sample(sample.clone())).await?;
             return Ok(sample);
         };
-        let slot = self.slot(&sample);
+        let slot = self.slot(&sample, epoch);
         let mut held = slot.lock().await;
         let mut stream = match held.as_ref() {
             Some(stream) => stream.clone(),
-            None => self.read(&sample).await?,
+            None => self.read(&sample, epoch).await?,
         };
         let before = stream.accused_us;
         honesty::observe(&mut stream, &rules, &suspicions, sample.at_us);
@@ -65,28 +66,45 @@ impl Streams {
                 "a miner is accused"
             );
         }
-        sample.suspicion = Some(Box::new(Suspicion { exchange: suspicions, stream: stream.clone() }));
+        sample.suspicion = Some(Box::new(Suspicion {
+            exchange: suspicions,
+            stream: stream.clone(),
+            epoch: Some(epoch.to_owned()),
+        }));
         self.store.append(Record::Sample(sample.clone())).await?;
         *held = Some(stream);
         Ok(sample)
     }
 
-    fn slot(&self, sample: &QualitySample) -> Slot {
+    /// Of the epoch that was asked for last; an answer to an earlier one that is judged late begins from the disk.
+    fn slot(&self, sample: &QualitySample, epoch: &str) -> Slot {
         let key = (sample.probe.task.clone(), sample.probe.miner);
-        Arc::clone(self.held.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, slot) = held.entry(key).or_default();
+        if of != epoch {
+            *slot = Slot::default();
+            epoch.clone_into(of);
+        }
+        Arc::clone(slot)
     }
 
-    async fn read(&self, sample: &QualitySample) -> Result<Stream, ValidatorError> {
+    async fn read(&self, sample: &QualitySample, epoch: &str) -> Result<Stream, ValidatorError> {
         let (store, probe) = (self.store.clone(), sample.probe.clone());
         let read = move || store.samples(&probe.miner, &probe.task, 0, MOST_SAMPLES);
-        let samples = tokio::task::spawn_blocking(read)
+        let mut samples = tokio::task::spawn_blocking(read)
             .await
             .map_err(|e| ValidatorError::Part { part: "reader of the store", why: e.to_string() })??;
+        // Samples of before there were epochs are of whatever epoch runs.
+        samples
+            .retain(|s| s.suspicion.as_ref().is_some_and(|s| s.epoch.as_deref().is_none_or(|e| e == epoch)));
         Ok(newest(&samples).cloned().unwrap_or_default())
     }
 }
 
-/// The stream as the last of these samples left it. Not the newest by the clock, which may have gone back.
+/// The stream as the last of these samples left it, in the epoch of the newest of them. Not the newest by the clock, which may
+/// have gone back.
 pub(crate) fn newest(samples: &[QualitySample]) -> Option<&Stream> {
-    samples.iter().filter_map(|s| s.suspicion.as_ref()).map(|s| &s.stream).max_by_key(|s| s.exchanges)
+    let weighed = || samples.iter().filter_map(|s| s.suspicion.as_ref());
+    let epoch = weighed().next()?.epoch.as_ref();
+    weighed().filter(|s| s.epoch.as_ref() == epoch).map(|s| &s.stream).max_by_key(|s| s.exchanges)
 }

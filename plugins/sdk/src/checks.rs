@@ -10,11 +10,14 @@ use crate::openai::Message;
 use crate::types::{Answer, Check};
 
 mod pictures;
+mod tensors;
 
 pub use pictures::{
     Classes, Compared, Face, Fault, Features, Generated, ImageFacts, ImageFeatures, ImageGenerate, Landmarks,
     VisionClassify, VisionEmbed, VisionFaces, Warp,
 };
+
+pub use tensors::{Dtype, NamedTensor, TensorsRun};
 
 /// A check kind: how it is asked, and how its answer is read.
 pub trait Kind {

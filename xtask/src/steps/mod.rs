@@ -4,10 +4,13 @@
 //! fresh, else do the work and write the stamp last. A step that was interrupted has no stamp, so it begins again,
 //! and finds what it had finished (downloads, compiled crates) where it left it.
 
+pub(crate) mod author;
+pub(crate) mod example;
 pub(crate) mod models;
 pub(crate) mod onnxruntime;
 pub(crate) mod plugins;
 pub(crate) mod python;
+pub(crate) mod registry;
 pub(crate) mod toolchain;
 pub(crate) mod tools;
 
@@ -52,6 +55,12 @@ pub(crate) enum Step {
     Toolchain,
     /// The task components
     Plugins,
+    /// A container registry, for the tests (not part of a plain setup)
+    Registry,
+    /// What makes components of Python and JavaScript (not part of a plain setup)
+    Author,
+    /// The model of the example of a fifth task (not part of a plain setup)
+    Example,
     /// cargo-deny and mdbook, for `lint` and `book` (not part of a plain setup)
     Tools,
 }
@@ -73,6 +82,9 @@ pub(crate) fn setup(site: &Site, gpu: bool, only: Option<Step>) -> Result<()> {
             Step::Models => models::ensure(site).context("step models"),
             Step::Toolchain => toolchain::ensure(site).map(|(_, worked)| worked).context("step toolchain"),
             Step::Plugins => plugins::ensure(site).context("step plugins"),
+            Step::Registry => registry::ensure(site).context("step registry"),
+            Step::Author => author::ensure(site).context("step author"),
+            Step::Example => example::ensure(site).context("step example"),
             Step::Tools => tools::ensure(site).context("step tools"),
         }?;
     }

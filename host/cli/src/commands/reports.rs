@@ -4,9 +4,7 @@ use nineteen_domain::ledger::{OursFault, ProbeClass};
 use nineteen_gateway::{OperatorClient, OperatorError};
 use nineteen_store::{Store, StoreError};
 use nineteen_validator::registry;
-use nineteen_validator::report::{
-    Explanation, ReportError, Reports, Scores, TaskLine, Weights, declared_lines,
-};
+use nineteen_validator::report::{Explanation, ReportError, Reports, Scores, Weights};
 use serde::de::DeserializeOwned;
 
 use crate::commands::validator::store_options;
@@ -19,7 +17,7 @@ use crate::print;
 pub(crate) struct JsonArgs {
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Options of `explain`.
@@ -61,31 +59,6 @@ where
         }
         Err(e) => Err(Failure::input(e)),
     }
-}
-
-pub(crate) async fn tasks(args: JsonArgs, config: Config) -> Result<(), Failure> {
-    let running = OperatorClient::new(config.validator.listen).get::<Vec<TaskLine>>("/v1/tasks").await;
-    let lines = match running {
-        Ok(lines) => lines,
-        Err(_) => declared_lines(&registry::read_set(&config.paths.taskset).map_err(Failure::input)?.1),
-    };
-    if args.json {
-        return print::json(&lines);
-    }
-    let mut table = print::table(&["task", "version", "weight", "unit", "cap/hour", "component", "digest"]);
-    for t in lines {
-        let digest = t.digest.as_deref().map_or("(not running)", |d| d.get(..19).unwrap_or(d)).to_owned();
-        table.add_row(vec![
-            t.name.to_string(),
-            t.version,
-            print::number(t.weight),
-            t.unit,
-            t.cap_per_hour.to_string(),
-            t.component,
-            digest,
-        ]);
-    }
-    print::out(&table.to_string())
 }
 
 pub(crate) async fn scores(args: JsonArgs, config: Config) -> Result<(), Failure> {

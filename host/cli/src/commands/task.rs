@@ -13,6 +13,7 @@ use nineteen_miner::Operation;
 use nineteen_validator::registry::{self, LiveTask};
 
 use crate::commands::validator::{runtime, sandbox, served_by_reference};
+use crate::commands::{author, trial};
 use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
@@ -29,6 +30,20 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Begin a task: a project that builds and passes its check as it is.
+    New(author::New),
+    /// Build a project: its component goes into its task's folder.
+    Build(author::Build),
+    /// Try whether a task keeps the contract: every promise on the component itself.
+    Check(author::Check),
+    /// Try a task on a live miner, or on recorded exchanges.
+    Test(trial::Test),
+    /// Measure fuel, time and memory of a task's calls, and what its budget leaves.
+    Bench(author::Bench),
+    /// Put everything of a task into one folder, with its digest.
+    Pack(author::Pack),
+    /// Build a project whenever it changes, and hand it to the validator that runs.
+    Watch(author::Watch),
     /// Measure how much noise honest miners make in a task and how much every suspect makes.
     ///
     /// Runs the task's model under honest conditions (precisions, threads, batches) and as every suspect (other weights,
@@ -36,6 +51,10 @@ enum Command {
     /// with a report beside the observations where asked. Takes about a quarter of an hour on two cores for a model of
     /// 135 million parameters.
     Calibrate(Calibrate),
+    /// Publish a task's folder, with its component, to a container registry.
+    Publish(crate::commands::publish::Args),
+    /// Pull a task from a container registry; what was pulled stays in the cache.
+    Pull(crate::commands::pull::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,7 +93,16 @@ struct Calibrate {
 
 pub(crate) async fn run(args: Args, config: Config) -> Result<(), Failure> {
     match args.command {
+        Command::New(args) => author::new(&args),
+        Command::Build(args) => author::build(&args, &config),
+        Command::Check(args) => author::check(&args, &config).await,
+        Command::Test(args) => trial::run(args, config).await,
+        Command::Bench(args) => author::bench(&args, &config).await,
+        Command::Pack(args) => author::pack(&args, &config),
+        Command::Watch(args) => author::watch(&args, &config).await,
         Command::Calibrate(args) => calibrate(args, config).await,
+        Command::Publish(args) => crate::commands::publish::run(args, config).await,
+        Command::Pull(args) => crate::commands::pull::run(args, config).await,
     }
 }
 

@@ -5,17 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nineteen_chain::LocalSubnet;
-use nineteen_checking::{ExecutorConfig, Executors, Runtime, RuntimeConfig, answers_as_known, quarantined};
-use nineteen_domain::meet::{Chain, Checker};
+use nineteen_checking::{
+    ExecutorConfig, Executors, Fleet, Runtime, RuntimeConfig, answers_as_known, quarantined,
+};
+use nineteen_domain::meet::{BoxFuture, Chain, Checker};
 use nineteen_domain::policy::Policy;
 use nineteen_domain::task::{Manifest, TaskSet};
 use nineteen_domain::{MasterSeed, ModelName, TaskName};
+use nineteen_gateway::{Api, Token};
 use nineteen_miner::Operation;
 use nineteen_sandbox::{Sandbox, SandboxConfig};
 use nineteen_store::{Options, Retention, Store};
+use nineteen_validator::registrar::{Ground, Registrar, Setup, Shelf, identity};
 use nineteen_validator::registry::{self, Declared, Tasks};
 use nineteen_validator::report::Reports;
-use nineteen_validator::{ControlMiner, Parts, Settings, SystemClock, Validator, control_key};
+use nineteen_validator::{
+    ControlMiner, Parts, Settings, SystemClock, Validator, ValidatorError, control_key,
+};
 use nineteen_wire::client::{Client, ClientConfig};
 use nineteen_wire::keys;
 use tokio_util::sync::CancellationToken;
@@ -42,21 +48,31 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
     if let Some((_, in_force)) = &followed {
         subnet::run_what_is_in_force(&mut config, in_force);
     }
+    let configured = (config.paths.taskset.clone(), config.paths.components());
+    let shelf = Shelf::new(config.paths.live());
+    let base = identity(&configured.0, &configured.1).map_err(Failure::input)?;
+    let generation = shelf.current_of(&base).map_err(Failure::input)?;
+    if let Some(g) = &generation {
+        config.paths.taskset = shelf.taskset(g.number);
+    }
     let (set, declared) = registry::read_set(&config.paths.taskset).map_err(Failure::input)?;
     let policy = policy_of(&config, &set)?;
     let chain = LocalSubnet::open(&config.subnet.folder).map_err(Failure::input)?;
     let netuid = chain.metagraph().await.map_err(Failure::input)?.netuid;
     let block_us = chain.head().await.map_err(Failure::input)?.block_us;
     let store = Store::open(&config.paths.data, store_options(&config)).map_err(Failure::input)?;
-    let sandbox = sandbox(&config)?;
+    let sandbox = Arc::new(sandbox(&config)?);
     let secret = store.master_seed().map_err(Failure::input)?;
     let tasks = load_tasks(&config, &sandbox, &secret).await?;
     hold_calibrations(&config, &tasks)?;
     let runtime = runtime(&config)?;
-    let executors = executors(&config, runtime, models_of(&declared)).await?;
+    let models = models_of(&declared);
+    let executors = executors(&config, Arc::clone(&runtime), models.clone()).await?;
     let checker = executors.checker();
-    check_kinds(&tasks, &checker.kinds())?;
+    check_kinds(&tasks, &checker.kinds()).map_err(Failure::input)?;
     let checker = quarantined(Arc::clone(&checker), not_as_known(&tasks, checker.as_ref()).await);
+    let backend = Arc::new(nineteen_miner::OnnxBackend::new(&executors));
+    let fleet = Arc::new(Fleet::new(executors, checker, models.into_iter().collect()));
 
     let mut client = ClientConfig::new(Arc::clone(&keypair));
     let loopback = Client::new(ClientConfig { allow_private: true, ..client.clone() });
@@ -67,9 +83,9 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
         store: store.clone(),
         client: Client::new(client),
         chain: Arc::new(chain),
-        checker,
+        checker: Arc::clone(&fleet) as Arc<dyn Checker>,
         clock: Arc::new(SystemClock),
-        policy,
+        policy: policy.clone(),
         settings: Settings {
             period_s: v.period_s,
             grace_s: v.grace_s,
@@ -82,23 +98,45 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
         },
     })
     .map_err(Failure::running)?;
-    let reports = Reports::running(store.clone(), &validator.tasks(), validator.live());
+    let board = validator.board();
+    let reports = Reports::running(store.clone(), Arc::clone(&board), validator.live());
+    let ground = Standing { config: config.clone(), runtime, fleet: Arc::clone(&fleet), policy };
+    let setup = Setup {
+        board,
+        sandbox,
+        secret: secret.clone(),
+        ground: Arc::new(ground),
+        clock: Arc::new(SystemClock),
+        shelf,
+        components: configured.1,
+        follows: config.subnet.source.clone(),
+    };
+    let started =
+        tokio::task::spawn_blocking(move || Registrar::start(setup, generation, base, &configured.0));
+    let registrar = started.await.map_err(Failure::running)?.map_err(Failure::input)?;
+    let registrar = Arc::new(registrar);
+    let token = Token::create(&config.paths.token()).map_err(Failure::input)?;
+    let api = Api { reports, registrar: Arc::clone(&registrar), token: Arc::new(token) };
     tracing::info!(hotkey = %keypair.hotkey(), listen = %v.listen, period_s = v.period_s, "validator is running");
 
     let stop = CancellationToken::new();
     let (loop_stop, api_stop) = (stop.clone(), stop.clone());
     let mut parts = tokio::task::JoinSet::new();
     if v.control_every_s > 0 {
-        run_control_miner(&mut parts, &executors, &validator, loopback, &secret, v.control_every_s, &stop)
+        run_control_miner(&mut parts, backend, &validator, loopback, &secret, v.control_every_s, &stop)
             .await?;
     }
     if let Some((follower, _)) = followed {
-        parts.spawn(subnet::follow(follower, config.clone(), stop.clone()));
+        parts.spawn(subnet::follow(follower, config.clone(), Arc::clone(&registrar), stop.clone()));
+    }
+    if let Some(health) = validator.health(registrar) {
+        let watching = stop.clone();
+        parts.spawn(async move { health.run(watching).await.map_err(Failure::running) });
     }
     parts.spawn(async move { validator.run(loop_stop).await.map_err(Failure::running) });
-    parts.spawn(async move {
-        nineteen_gateway::serve(listener, reports, api_stop).await.map_err(Failure::running)
-    });
+    parts.spawn(
+        async move { nineteen_gateway::serve(listener, api, api_stop).await.map_err(Failure::running) },
+    );
     let result = tokio::select! {
         first = parts.join_next() => flatten(first),
         asked = asked_to_stop() => asked,
@@ -116,9 +154,86 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
         result = rest => result,
         _ = asked_to_stop() => Ok(()),
     };
-    executors.stop().await;
+    fleet.stop().await;
     store.close().map_err(Failure::running)?;
     result
+}
+
+/// What tasks stand on in this process: models, and the policy that it settles under.
+struct Standing {
+    config: Config,
+    runtime: Arc<Runtime>,
+    fleet: Arc<Fleet>,
+    policy: Policy,
+}
+
+impl Standing {
+    /// Loads models that are not served yet. One that does not answer as its task knows it is not taken in.
+    async fn serve(&self, tasks: &Tasks) -> Result<(), ValidatorError> {
+        let wanted = granted(tasks);
+        let served = self.fleet.models();
+        let missing: Vec<ModelName> = wanted.difference(&served).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let asking = |model: &ModelName| {
+            tasks.by_name.values().find(|t| t.manifest.grants.values().flatten().any(|m| m == model))
+        };
+        let of = |model: Option<&ModelName>, why: String| match model.and_then(asking) {
+            Some(task) => ValidatorError::Checks { task: task.manifest.name.clone(), why },
+            None => ValidatorError::Part { part: "executors", why },
+        };
+        tracing::info!(models = ?missing.iter().map(ModelName::as_str).collect::<Vec<_>>(), "loading models");
+        let started = executors(&self.config, Arc::clone(&self.runtime), missing.clone()).await;
+        let executors = started.map_err(|e| of(missing.first(), e.to_string()))?;
+        let checker = executors.checker();
+        let wrong = not_as_known(tasks, checker.as_ref()).await;
+        if let Some((model, why)) = wrong.into_iter().find(|(model, _)| missing.contains(model)) {
+            executors.stop().await;
+            return Err(of(
+                Some(&model),
+                format!("the model '{model}' does not answer as it should here: {why}"),
+            ));
+        }
+        self.fleet.join(executors, checker, missing.into_iter().collect());
+        Ok(())
+    }
+}
+
+impl Ground for Standing {
+    fn prepare<'a>(&'a self, tasks: &'a Tasks) -> BoxFuture<'a, Result<(), ValidatorError>> {
+        Box::pin(async move {
+            let policy = policy_of(&self.config, &tasks.set)
+                .map_err(|e| ValidatorError::Part { part: "policy", why: e.to_string() })?;
+            if policy != self.policy {
+                let why = "it has another policy: start the validator again to settle under it".into();
+                return Err(ValidatorError::Part { part: "change of tasks", why });
+            }
+            let models = self.config.paths.models();
+            registry::hold_calibrations(tasks, |model| {
+                nineteen_checking::identity(&models, model).map(|(identity, _)| identity)
+            })?;
+            self.serve(tasks).await?;
+            check_kinds(tasks, &self.fleet.kinds())
+        })
+    }
+
+    fn let_go(&self, still_asked: &[Arc<Tasks>]) {
+        let wanted = still_asked.iter().flat_map(|tasks| granted(tasks)).collect();
+        let fleet = Arc::clone(&self.fleet);
+        // It waits for passes under way; nobody waits for it, and the process ends without it.
+        let gone = move || {
+            for model in fleet.let_go(&wanted) {
+                tracing::info!(%model, "the model is not asked for any more");
+            }
+        };
+        drop(tokio::task::spawn_blocking(gone));
+    }
+}
+
+/// Models that the tasks are granted.
+fn granted(tasks: &Tasks) -> BTreeSet<ModelName> {
+    tasks.by_name.values().flat_map(|t| t.manifest.grants.values().flatten().cloned()).collect()
 }
 
 type PartsRunning = tokio::task::JoinSet<Result<(), Failure>>;
@@ -126,14 +241,15 @@ type PartsRunning = tokio::task::JoinSet<Result<(), Failure>>;
 /// Serves our own miner on loopback and asks it now and then.
 async fn run_control_miner(
     parts: &mut PartsRunning,
-    executors: &Executors,
+    backend: Arc<nineteen_miner::OnnxBackend>,
     validator: &Validator,
     client: Client,
     secret: &MasterSeed,
     every_s: u64,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let tasks = validator.tasks();
+    let board = validator.board();
+    let tasks = board.now();
     let served: BTreeMap<TaskName, nineteen_miner::TaskConfig> = tasks
         .by_name
         .iter()
@@ -148,13 +264,13 @@ async fn run_control_miner(
     let hotkey = keypair.hotkey();
     let mut config = nineteen_miner::MinerConfig::serving(addr, served);
     config.allowed_validators = Some(vec![client.hotkey()]);
-    let backend = Arc::new(nineteen_miner::OnnxBackend::new(executors));
     let serving = stop.clone();
     parts.spawn(async move {
         nineteen_miner::serve(config, listener, backend, keypair, serving).await.map_err(Failure::running)
     });
     let control = ControlMiner {
-        tasks,
+        tasks: board,
+        serves: tasks,
         judge: validator.judge(),
         client,
         addr,
@@ -228,14 +344,22 @@ pub(crate) fn store_options(config: &Config) -> Options {
 }
 
 pub(crate) fn sandbox(config: &Config) -> Result<Sandbox, Failure> {
-    Sandbox::new(SandboxConfig {
+    let sandbox = Sandbox::new(sandbox_config(config)).map_err(Failure::input)?;
+    // A program that does not know where it lies compiles by itself.
+    Ok(match std::env::current_exe() {
+        Ok(program) => sandbox.with_compiler(program),
+        Err(_) => sandbox,
+    })
+}
+
+pub(crate) fn sandbox_config(config: &Config) -> SandboxConfig {
+    SandboxConfig {
         cache_dir: config.paths.cache.join("compiled"),
         max_component_bytes: MOST_COMPONENT_BYTES,
         compile_timeout: COMPILE_TIMEOUT,
         max_concurrent_calls: CALLS_AT_ONCE,
         host_version: registry::host_version(),
-    })
-    .map_err(Failure::input)
+    }
 }
 
 pub(crate) async fn load_tasks(
@@ -315,19 +439,11 @@ pub(crate) fn hold_calibrations(config: &Config, tasks: &Tasks) -> Result<(), Fa
 }
 
 /// Every check that a task may ask for is one that this host serves.
-fn check_kinds(tasks: &Tasks, served: &[(String, Vec<String>)]) -> Result<(), Failure> {
-    let refuse = |task: &TaskName, why: String| {
-        Failure::input(nineteen_validator::ValidatorError::Checks { task: task.clone(), why })
-    };
+fn check_kinds(tasks: &Tasks, served: &[(String, Vec<String>)]) -> Result<(), ValidatorError> {
     for (name, task) in &tasks.by_name {
-        for (kind, models) in &task.manifest.grants {
-            let Some((_, known)) = served.iter().find(|(k, _)| k == kind) else {
-                return Err(refuse(name, format!("check kind {kind} is not known here")));
-            };
-            if let Some(missing) = models.iter().find(|m| !known.iter().any(|k| k == m.as_str())) {
-                return Err(refuse(name, format!("model {missing} does not answer {kind} here")));
-            }
-        }
+        task.plugin
+            .hold_checks(served)
+            .map_err(|e| ValidatorError::Checks { task: name.clone(), why: e.to_string() })?;
     }
     Ok(())
 }

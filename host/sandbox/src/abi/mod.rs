@@ -3,13 +3,17 @@
 //! A new WIT version is a new module here, a new rung in [`ladder`], and nothing anywhere else.
 
 mod v0_1;
+mod v0_2;
+mod values;
 
 use nineteen_domain::{Admission, Check, Evidence, Exchange, Outcome, Request, Synthetic};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Store};
 
-use crate::error::LoadFault;
+use crate::batch::Scoring;
+use crate::error::{LoadFault, WayOut};
 use crate::inspect::{Outline, split};
+use crate::plugin::Metered;
 use crate::state::CallState;
 use crate::wasi;
 
@@ -65,18 +69,53 @@ pub(crate) trait Guest: Send + Sync {
         exchange: &Exchange,
         evidence: &[(Check, Evidence)],
     ) -> Result<Outcome, Broken>;
+
+    /// One round of several exchanges. This default is for versions that know no batches: each alone.
+    fn score_batch(&self, desk: &dyn Desk, params: &str, batch: &[Scoring]) -> Scored {
+        let alone = |one: &Scoring| {
+            let mut call = |store: &mut Store<CallState>| {
+                self.score(store, params, &one.request, &one.exchange, &one.evidence)
+            };
+            desk.alone(one, &mut call)
+        };
+        Scored::Alone(batch.iter().map(alone).collect())
+    }
+}
+
+/// Where [`Guest::score_batch`] gets stores: each with all budgets, for one call.
+pub(crate) trait Desk {
+    /// A store for one exchange.
+    fn alone(&self, one: &Scoring, call: &mut InStore<'_, Outcome>) -> Metered<Outcome>;
+
+    /// A store for all of them together.
+    fn together(&self, batch: &[Scoring], call: &mut InStore<'_, Vec<Outcome>>) -> Metered<Vec<Outcome>>;
+}
+
+/// A call in a store.
+pub(crate) type InStore<'a, T> = dyn FnMut(&mut Store<CallState>) -> Result<T, Broken> + 'a;
+
+/// How a batch was scored.
+pub(crate) enum Scored {
+    /// Each exchange in a call of its own; one entry for each.
+    Alone(Vec<Metered<Outcome>>),
+    /// All in one call, as the guest gave it: nothing is believed yet, not even the number.
+    Together(Metered<Vec<Outcome>>),
 }
 
 const PACKAGE: &str = "nineteen:task";
 
 /// Versions that this host serves, as an author reads them.
-const SERVES: &str = "0.1";
+const SERVES: &str = "0.1 to 0.2";
+/// The newest of them, which is also that of the newest sdk that fits.
+const NEWEST: &str = "0.2";
 
 /// A version of the WIT that this host serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rung {
     /// `nineteen:task@0.1.x`.
     V0_1,
+    /// `nineteen:task@0.2.x`.
+    V0_2,
 }
 
 /// A component's place on the ladder.
@@ -97,13 +136,23 @@ pub(crate) fn ladder(outline: &Outline) -> Result<Fit, LoadFault> {
     });
     let (mut fit, mut refused) = (None, None);
     for version in versions {
-        match (version.major, version.minor) {
-            (0, 1) => fit = Some((Rung::V0_1, version)),
-            (major, minor) => refused = Some(format!("{major}.{minor}")),
-        }
+        let rung = match (version.major, version.minor) {
+            (0, 1) => Rung::V0_1,
+            (0, 2) => Rung::V0_2,
+            _ => {
+                refused = refused.max(Some(version));
+                continue;
+            }
+        };
+        fit = fit.max(Some((rung, version)));
     }
     let Some((rung, version)) = fit else {
-        return Err(refused.map_or(LoadFault::NoTask, |found| LoadFault::Version { found, serves: SERVES }));
+        return Err(refused.map_or(LoadFault::NoTask, |found| {
+            let way_out =
+                if (found.major, found.minor) < (0, 1) { WayOut::Rebuild } else { WayOut::RebuildOrUpgrade };
+            let found = format!("{}.{}", found.major, found.minor);
+            LoadFault::Version { found, serves: SERVES, newest: NEWEST, way_out }
+        }));
     };
     let mut imports_wasi = false;
     for import in &outline.imports {
@@ -137,6 +186,7 @@ pub(crate) fn ladder(outline: &Outline) -> Result<Fit, LoadFault> {
 pub(crate) fn link(engine: &Engine, component: &Component, fit: &Fit) -> Result<Box<dyn Guest>, LoadFault> {
     let linked: wasmtime::Result<Box<dyn Guest>> = match fit.rung {
         Rung::V0_1 => v0_1::link(engine, component, fit.wasi).map(|guest| Box::new(guest) as _),
+        Rung::V0_2 => v0_2::link(engine, component, fit.wasi).map(|guest| Box::new(guest) as _),
     };
     linked.map_err(|e| LoadFault::Link(format!("{e:#}")))
 }
@@ -161,7 +211,7 @@ mod tests {
         let refused = ladder(&outline(&[], &["nineteen:task/task@0.3.0"])).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "was built against nineteen:task 0.3; this host serves 0.1: rebuild with sdk 0.1 or upgrade the host"
+            "was built against nineteen:task 0.3; this host serves 0.1 to 0.2: rebuild with sdk 0.2 or upgrade the host"
         );
     }
 
@@ -169,6 +219,25 @@ mod tests {
     fn of_two_versions_the_served_one_is_taken() {
         let both = outline(&[], &["nineteen:task/task@0.3.0", "nineteen:task/task@0.1.0"]);
         assert_eq!(ladder(&both).unwrap().rung, Rung::V0_1);
+    }
+
+    #[test]
+    fn of_two_served_versions_the_newer_is_taken() {
+        for names in [
+            ["nineteen:task/task@0.2.0", "nineteen:task/task@0.1.0"],
+            ["nineteen:task/task@0.1.0", "nineteen:task/task@0.2.0"],
+        ] {
+            assert_eq!(ladder(&outline(&[], &names)).unwrap().rung, Rung::V0_2);
+        }
+    }
+
+    #[test]
+    fn who_is_too_old_is_not_told_to_upgrade_the_host() {
+        let refused = ladder(&outline(&[], &["nineteen:task/task@0.0.9"])).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "was built against nineteen:task 0.0; this host serves 0.1 to 0.2: rebuild with sdk 0.2"
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox, SandboxConfig, 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-pub const WIT: &str = include_str!("../../../../wit/0.1/task.wit");
+pub const WIT_0_1: &str = include_str!("../../../../wit/0.1/task.wit");
+pub const WIT_0_2: &str = include_str!("../../../../wit/0.2/task.wit");
 
 /// A little of WASI: a component imports no more of an interface than it uses.
 const WASI: &str = r"
@@ -32,6 +33,15 @@ package wasi:sockets@0.2.6 { interface instance-network { resource network; inst
 
 pub const DESCRIPTION: &str = r#"{"name":"echo","version":"1.2.3","modality":"text","unit":"tokens","operations":["echo"],"streaming":false,"checks":{"text.replay":["m"]},"params_schema":{},"from_the_future":1}"#;
 
+/// Takes from the end of the memory, and grows it.
+const REALLOC: &str = "
+    (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.set $heap (i32.add (local.get $at) (local.get 3)))
+    (if (i32.gt_u (global.get $heap) (i32.shl (memory.size) (i32.const 16)))
+      (then (drop (memory.grow (i32.add (i32.const 1) (i32.shr_u
+        (i32.sub (global.get $heap) (i32.shl (memory.size) (i32.const 16))) (i32.const 16)))))))
+    (local.get $at)";
+
 /// A guest. Every function has an innocent default; a test replaces the one that it is about.
 #[derive(Clone)]
 pub struct Guest {
@@ -41,12 +51,16 @@ pub struct Guest {
     /// The same in the core module, and functions.
     pub wat: String,
     pub pages: u32,
+    /// Body of `cabi_realloc`, with a local `$at`.
+    pub realloc: String,
     pub description: String,
     pub describe: String,
     pub synthesize: String,
     pub admit: String,
     pub count: String,
     pub score: String,
+    /// `score-batch`, from 0.2 on.
+    pub score_batch: String,
 }
 
 impl Default for Guest {
@@ -56,6 +70,7 @@ impl Default for Guest {
             wit_imports: "",
             wat: String::new(),
             pages: 2,
+            realloc: REALLOC.into(),
             description: DESCRIPTION.into(),
             describe: "(call $text (i32.const 0) (i32.const 4096) (global.get $said))".into(),
             synthesize: "(call $request (i32.const 1032) (local.get 2) (local.get 3))
@@ -67,6 +82,7 @@ impl Default for Guest {
                 (i64.store (i32.const 1032) (i64.load32_u offset=56 (local.get 0))) (i32.const 1024)"
                 .into(),
             score: "(call $scored (f64.const 0.5) (i64.const 3))".into(),
+            score_batch: "(unreachable)".into(),
         }
     }
 }
@@ -77,9 +93,21 @@ impl Guest {
         Self { score: score.into(), ..Self::default() }
     }
 
+    fn knows_batches(&self) -> bool {
+        self.version.starts_with("0.2")
+    }
+
     /// The core module.
     pub fn core(&self) -> String {
-        let Self { version, wat, pages, describe, synthesize, admit, count, score, .. } = self;
+        let Self { version, wat, pages, realloc, describe, synthesize, admit, count, score, .. } = self;
+        let batch = if self.knows_batches() {
+            format!(
+                r#"(func (export "nineteen:task/task@{version}#score-batch") (param i32 i32 i32 i32) (result i32) {})"#,
+                self.score_batch
+            )
+        } else {
+            String::new()
+        };
         let task = format!("nineteen:task/task@{version}");
         let said = self.description.replace('"', "\\22");
         let said_len = self.description.len();
@@ -96,12 +124,7 @@ impl Guest {
   (data (i32.const 2140) "{{\22n\22:0}}")
   (data (i32.const 4096) "{said}")
   (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
-    (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
-    (global.set $heap (i32.add (local.get $at) (local.get 3)))
-    (if (i32.gt_u (global.get $heap) (i32.shl (memory.size) (i32.const 16)))
-      (then (drop (memory.grow (i32.add (i32.const 1) (i32.shr_u
-        (i32.sub (global.get $heap) (i32.shl (memory.size) (i32.const 16))) (i32.const 16)))))))
-    (local.get $at))
+    {realloc})
   ;; A request to /v1/echo with this body.
   (func $request (param $at i32) (param $body i32) (param $len i32)
     (i32.store8 (i32.const 1024) (i32.const 0))
@@ -132,7 +155,8 @@ impl Guest {
   (func (export "{task}#synthesize") (param i32 i32 i32 i32) (result i32) {synthesize})
   (func (export "{task}#admit") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) {admit})
   (func (export "{task}#count") (param i32) (result i32) {count})
-  (func $score (export "{task}#score") (param i32) (result i32) {score}))"#
+  (func $score (export "{task}#score") (param i32) (result i32) {score})
+  {batch})"#
         )
     }
 
@@ -140,7 +164,12 @@ impl Guest {
     pub fn build(&self) -> Bytes {
         let mut core = wat::parse_str(self.core()).expect("the WAT of a test");
         let mut resolve = Resolve::default();
-        let wit = WIT.replace("nineteen:task@0.1.0", &format!("nineteen:task@{}", self.version));
+        let (wit, own) = if self.knows_batches() {
+            (WIT_0_2, "nineteen:task@0.2.0")
+        } else {
+            (WIT_0_1, "nineteen:task@0.1.0")
+        };
+        let wit = wit.replace(own, &format!("nineteen:task@{}", self.version));
         resolve.push_str("task.wit", &wit).expect("the frozen WIT");
         let world = format!(
             "package test:guest;\n{WASI}\nworld guest {{ include nineteen:task/plugin@{}; {} }}",

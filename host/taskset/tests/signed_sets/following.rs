@@ -98,12 +98,13 @@ async fn what_is_in_force_lies_as_files_that_a_registry_reads() {
     for (task, entry) in set.tasks.iter().zip(&s.first.tasks) {
         let manifest = live.taskset.parent().unwrap().join(&task.folder).join("task.toml");
         assert_eq!(std::fs::read(manifest).unwrap(), s.files.0[&entry.manifest]);
-        let component = live.components.join(format!("c-{}.wasm", entry.name));
+        let folder = live.taskset.parent().unwrap().join(&task.folder);
+        let component = folder.join(format!("c-{}.wasm", entry.name));
         assert_eq!(std::fs::read(component).unwrap(), s.files.0[&entry.component]);
+        let lock = std::fs::read_to_string(folder.join("components.lock")).unwrap();
+        assert!(lock.contains("[digests]") && lock.contains(&entry.component.to_string()), "{lock}");
     }
-    let lock = std::fs::read_to_string(live.components.join("components.lock")).unwrap();
-    assert!(lock.contains("[digests]") && lock.contains(&s.first.tasks[0].component.to_string()), "{lock}");
-    assert_eq!(Status::running_files(&s.folder()).unwrap(), Some((live.taskset, live.components)));
+    assert_eq!(Status::running_file(&s.folder()).unwrap(), Some(live.taskset));
 }
 
 #[tokio::test]

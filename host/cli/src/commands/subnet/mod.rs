@@ -1,6 +1,7 @@
 //! `nineteen subnet`: what an owner does to a task set before it is published, and what a validator does to it after.
 
 mod owner;
+mod registry;
 mod show;
 mod validator;
 
@@ -106,8 +107,9 @@ fn source(config: &Config) -> Result<Arc<dyn Source>, Failure> {
                 .map(|s| Arc::new(s) as Arc<dyn Source>)
                 .map_err(|e| Failure::input(format!("subnet.source: {e}")))
         }
+        Some(("oci", reference)) => registry::source(reference, config),
         Some((scheme, _)) => Err(Failure::input(format!(
-            "subnet.source: {scheme}:// is not followed: use a folder or https://"
+            "subnet.source: {scheme}:// is not followed: use a folder, https:// or oci://"
         ))),
     }
 }

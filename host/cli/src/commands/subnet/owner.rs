@@ -9,7 +9,7 @@ use nineteen_taskset::{
 };
 use serde_json::json;
 
-use super::{at, beside, bytes_of, now, read_set, read_signatures, trusted, write_new};
+use super::{at, beside, bytes_of, now, read_set, read_signatures, registry, trusted, write_new};
 use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
@@ -279,9 +279,9 @@ pub(crate) struct Publish {
     /// The set.
     #[arg(default_value = SET_FILE)]
     set: PathBuf,
-    /// The folder that a web server serves.
-    #[arg(long, value_name = "FOLDER")]
-    to: PathBuf,
+    /// The folder that a web server serves, or `oci://registry.example/subnets/mine`.
+    #[arg(long, value_name = "FOLDER|oci://…")]
+    to: String,
     /// The local task set that it was made from; default: `paths.taskset`.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
@@ -305,17 +305,23 @@ pub(crate) async fn publish(args: &Publish, config: &Config) -> Result<(), Failu
         owner: set.owner.clone(),
     };
     let files = compose(local, &config.paths.components(), terms).map_err(Failure::input)?.files;
-    let done = nineteen_taskset::publish(&text, &signatures, &files, &args.to, now(config).await)
-        .map_err(|e| at(&args.set)(&e))?;
+    let now = now(config).await;
+    let refuse = |e: nineteen_taskset::FileError| at(&args.set)(&e);
+    let done = match args.to.strip_prefix("oci://") {
+        Some(reference) => {
+            let signed = registry::Signed { text: &text, signatures: &signatures, files: &files, set: &set };
+            registry::publish(&signed, reference, config, now, &refuse).await?
+        }
+        None => {
+            nineteen_taskset::publish(&text, &signatures, &files, Path::new(&args.to), now).map_err(refuse)?
+        }
+    };
     if args.json {
         return print::json(&done);
     }
     print::out(&format!(
         "{}: sequence {} is published, {} new files with {} bytes",
-        args.to.display(),
-        done.sequence,
-        done.new_files,
-        done.new_bytes
+        args.to, done.sequence, done.new_files, done.new_bytes
     ))
 }
 

@@ -11,6 +11,7 @@ use nineteen_domain::{Digest, TaskName};
 use nineteen_taskset::{
     Diff as Difference, Event, FolderSource, Follower, InForce, Operator, Set, Source, Stamped, Status,
 };
+use nineteen_validator::registrar::{Registrar, Shelf, identity};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -160,14 +161,18 @@ pub(crate) fn status(args: &Json, config: &Config) -> Result<(), Failure> {
     if args.json { print::json(&status) } else { print::out(&show::status(&status)) }
 }
 
-/// The configuration as a validator that follows has it: for commands that read what it runs.
+/// The configuration as the validator has it that runs, or ran last: for commands that read what it runs.
 pub(crate) fn as_followed(mut config: Config) -> Result<Config, Failure> {
     if config.subnet.source.is_some()
-        && let Some((taskset, components)) =
-            Status::running_files(&config.subnet.followed).map_err(Failure::input)?
+        && let Some(taskset) = Status::running_file(&config.subnet.followed).map_err(Failure::input)?
     {
         config.paths.taskset = taskset;
-        config.paths.components = Some(components);
+    }
+    let shelf = Shelf::new(config.paths.live());
+    if let Some(current) = shelf.current().map_err(Failure::input)?
+        && identity(&config.paths.taskset, &config.paths.components()).is_ok_and(|base| base == current.base)
+    {
+        config.paths.taskset = shelf.taskset(current.number);
     }
     Ok(config)
 }
@@ -191,13 +196,13 @@ pub(crate) async fn follow_at_start(config: &Config) -> Result<Option<(Follower,
 /// The configuration with the task set in force in place of `paths.taskset`.
 pub(crate) fn run_what_is_in_force(config: &mut Config, in_force: &InForce) {
     config.paths.taskset.clone_from(&in_force.taskset);
-    config.paths.components = Some(in_force.components.clone());
 }
 
 /// Looks every `subnet.poll_s`, and every few seconds whether something is due, until it is asked to stop.
 pub(crate) async fn follow(
     mut follower: Follower,
-    config: Config,
+    mut config: Config,
+    registrar: Arc<Registrar>,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let mut looks = tokio::time::interval(Duration::from_secs(config.subnet.poll_s));
@@ -206,9 +211,22 @@ pub(crate) async fn follow(
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
     looks.tick().await;
+    // Dropped with this function: what compiles then ends by itself.
+    let mut warming = tokio::task::JoinSet::new();
+    let mut warmed = None;
     loop {
+        if let Some(waits) = follower.pending_taskset().filter(|waits| warmed.as_ref() != Some(waits)) {
+            let registrar = Arc::clone(&registrar);
+            warmed = Some(waits.clone());
+            warming.spawn(async move {
+                if let Err(e) = registrar.warm(&waits).await {
+                    tracing::warn!(error = %e, "the set that waits cannot be made ready");
+                }
+            });
+        }
         let asks = tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            Some(_) = warming.join_next() => continue,
             _ = looks.tick() => true,
             _ = ticks.tick() => false,
         };
@@ -219,7 +237,17 @@ pub(crate) async fn follow(
             done = async { if asks { follower.look(now).await } else { follower.tick(now) } } => done,
         };
         match done {
-            Ok(events) => events.iter().for_each(log),
+            Ok(events) => {
+                events.iter().for_each(log);
+                let due = events.iter().any(|e| matches!(e.event, Event::InForce { .. }));
+                if let Some(in_force) = follower.in_force().filter(|_| due) {
+                    run_what_is_in_force(&mut config, &in_force);
+                    // What it says, it says itself: in the log, and in `nineteen tasks events`.
+                    if registrar.take_up(&config.paths.taskset, &config.paths.components()).await.is_ok() {
+                        tracing::info!("the next period is planned with the tasks of the set in force");
+                    }
+                }
+            }
             // A full disk stops no validator: the next look tries again.
             Err(e) => tracing::error!(%e, "following the subnet's task set failed; what runs runs on"),
         }

@@ -1,19 +1,9 @@
-//! What a plugin does wrong costs that call alone: a typed error that names task, call and budget, and the
-//! host keeps serving.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail loudly, like tests"
-)]
-
-mod common;
+//! Each budget and rule by itself: what the error says, and that its numbers are right.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Echo, Guest, House, exchange, manifest, request, seed};
+use crate::common::{Echo, Guest, House, exchange, manifest, request, seed};
 use nineteen_domain::task::{Budget, Manifest};
 use nineteen_domain::{Admission, Chunk, Evidence, Outcome};
 use nineteen_sandbox::{Call, CallError};

@@ -1,0 +1,22 @@
+//! Promise: a task that nobody planned for comes in as a folder: its own model, its own kind of work, no line of the host.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails is meant to panic")]
+
+use nineteen_tests::fifth::run;
+
+#[test]
+fn a_task_that_nobody_planned_for_pays_who_does_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = match run(dir.path()) {
+        Ok(ran) => ran,
+        Err(e) => panic!("{e}; everything is kept in {}", dir.keep().display()),
+    };
+    eprintln!("{ran:#?}");
+    let (quality, judged) = ran.judged.get("honest").unwrap();
+    assert!(*judged >= 3 && *quality > 0.99, "{ran:?}");
+    assert!(*ran.shares.get("honest").unwrap() > 0.97, "{ran:?}");
+    for cheat in ["guesses", "always-txt", "boasts"] {
+        assert!(ran.judged.get(cheat).unwrap().0 < 0.2, "{cheat}: {ran:?}");
+        assert!(*ran.shares.get(cheat).unwrap() < 0.01, "{cheat}: {ran:?}");
+    }
+}
