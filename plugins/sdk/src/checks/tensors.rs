@@ -97,7 +97,12 @@ impl Kind for TensorsRun<'_> {
             return Err(format!("{} outputs and {} blobs", given.outputs.len(), answer.blobs.len()));
         }
         let named = given.outputs.into_iter().zip(&answer.blobs);
-        let named = named.map(|(s, data)| NamedTensor { name: s.name, dtype: s.dtype, dims: s.dims, data: data.clone() });
+        let named = named.map(|(s, data)| NamedTensor {
+            name: s.name,
+            dtype: s.dtype,
+            dims: s.dims,
+            data: data.clone(),
+        });
         Ok(named.collect())
     }
 }
