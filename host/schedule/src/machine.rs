@@ -111,7 +111,7 @@ impl Schedule {
         let grace = self.config.settle_grace_us;
         let periods = self.periods.values().filter_map(|p| {
             let end = p.plan.ended_us;
-            match (p.closed, p.is_waiting()) {
+            match (p.closed, p.is_waiting() && !p.is_overdue()) {
                 (false, _) => Some(end),
                 (true, true) => Some(end.saturating_add(grace)),
                 (true, false) => None,
@@ -421,10 +421,7 @@ impl Schedule {
         }
         for period in self.periods.values_mut().filter(|p| p.closed && p.is_waiting()) {
             if now_us >= period.plan.ended_us.saturating_add(self.config.settle_grace_us) {
-                for probe in period.give_up() {
-                    self.queue.done(probe.miner, &probe.task);
-                    effects.push(Effect::Interrupted(probe));
-                }
+                effects.extend(period.give_up().into_iter().map(Effect::Interrupted));
             }
         }
         // Only the oldest: periods settle in their order, for each one's rows are the next one's history.

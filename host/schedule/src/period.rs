@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use nineteen_domain::ledger::{OursFault, PeriodRow, ProbeClass, Tally, WindowKind, WindowResult};
+use nineteen_domain::ledger::{PeriodRow, ProbeClass, Tally, WindowKind, WindowResult};
 use nineteen_domain::{Hotkey, ProbeId, TaskName};
 use nineteen_mechanism::period_score;
 
@@ -41,6 +41,8 @@ pub(crate) struct Period {
     beacons: BTreeMap<StartedWindow, bool>,
     /// Under way. Hashed: asked millions of times, walked through once.
     out: HashSet<ProbeId>,
+    /// The grace is over, and the driver was told to end what was still out.
+    overdue: bool,
     /// Answered and not judged.
     unjudged: HashSet<ProbeId>,
     /// By entry of the plan.
@@ -69,6 +71,7 @@ impl Period {
             settling: false,
             beacons: BTreeMap::new(),
             out: HashSet::default(),
+            overdue: false,
             unjudged: HashSet::default(),
             tallies,
             windows,
@@ -213,13 +216,13 @@ impl Period {
         self.unjudged.remove(probe);
     }
 
-    /// The grace is over: books what is still out as ours and waits for no judgement. Returns the former.
+    /// The grace is over: waits for no judgement, and says once what is still out and to be ended. Those stay out
+    /// until their ends are on the books: an answer that is being written down at this moment counts.
     pub(crate) fn give_up(&mut self) -> Vec<ProbeId> {
-        let mut late: Vec<ProbeId> = self.out.iter().cloned().collect();
+        let mut late: Vec<ProbeId> =
+            if self.overdue { Vec::new() } else { self.out.iter().cloned().collect() };
+        self.overdue = true;
         late.sort_unstable();
-        for probe in &late {
-            self.finish(probe, ProbeClass::Ours(OursFault::Interrupted), 0, 0);
-        }
         self.given_up = self.given_up.saturating_add(self.unjudged.len() as u64);
         self.unjudged.clear();
         late
@@ -232,6 +235,11 @@ impl Period {
     /// Whether probes are out or answers not judged.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.out.is_empty() || !self.unjudged.is_empty()
+    }
+
+    /// The grace is over: only the ends of what was still out are waited for, and those come by themselves.
+    pub(crate) const fn is_overdue(&self) -> bool {
+        self.overdue
     }
 
     pub(crate) fn may_settle(&self) -> bool {

@@ -232,8 +232,9 @@ pub enum Effect {
     Judge(ProbeId),
     /// More answers wait than can be judged: this one never will be. Its volume counts all the same.
     Unchecked(ProbeId),
-    /// The machine booked this probe as ours-interrupted: it left before a crash, or its period's grace is
-    /// over. Write it down; no answer is expected. A later end of it is not booked.
+    /// This probe left before a crash, or its period's grace is over: write down that it ended by our doing, unless
+    /// another end of it is on the books already, then say by [`Event::Finished`] which end they hold. A later end
+    /// of it is not booked.
     Interrupted(ProbeId),
     /// This probe never leaves: its miner had its fill under way for as long as a probe of a window waits. Write
     /// that down as an end of the class `Ours(HeldBack)`; no answer is expected.

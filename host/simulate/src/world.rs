@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 
-use nineteen_domain::ledger::{Failure, ProbeClass};
+use nineteen_domain::ledger::{Failure, OursFault, ProbeClass};
 use nineteen_domain::policy::{Layout, Policy};
 use nineteen_domain::{Hotkey, ProbeId, Uid};
 use nineteen_schedule::{Block, Effect, Event, FinishedProbe, MinerRef, PlannedProbe, starts_window};
@@ -309,7 +309,11 @@ impl World {
                 }
             }
             Effect::HeldBack(_) => self.counts.held_back += 1,
-            Effect::Interrupted(_) => self.counts.interrupted += 1,
+            Effect::Interrupted(probe) => {
+                self.counts.interrupted += 1;
+                let class = ProbeClass::Ours(OursFault::Interrupted);
+                events.push_back(Event::Finished(FinishedProbe { probe, class, units: 0, took_us: 0 }));
+            }
             Effect::Settle(outcome) => {
                 let period = outcome.period;
                 let Some(x) = self.validators.get_mut(v) else { return Ok(false) };

@@ -12,8 +12,10 @@ use nineteen_domain::ledger::{OursFault, ProbeClass};
 use nineteen_domain::meet::{Chain, Checker, Clock, Metagraph};
 use nineteen_domain::policy::{Policy, Scoring};
 use nineteen_domain::{Hotkey, MasterSeed, ProbeId, TaskName};
-use nineteen_schedule::{Announcement, Block, Effect, Event, MinerRef, Schedule, ScheduleConfig, Status};
-use nineteen_store::{Finished, Record, Store};
+use nineteen_schedule::{
+    Announcement, Block, Effect, Event, FinishedProbe, MinerRef, Schedule, ScheduleConfig, Status,
+};
+use nineteen_store::{Booked, Finished, Record, Store};
 use nineteen_wire::client::{Client, Target};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -377,12 +379,11 @@ impl Validator {
                     });
                 }
                 Effect::Interrupted(probe) => {
-                    tracing::warn!(%probe, "interrupted by us: counts for nobody");
-                    self.book_ours(probe, OursFault::Interrupted);
+                    self.book_interrupted(probe);
                 }
                 Effect::HeldBack(probe) => {
                     tracing::debug!(%probe, "held back: its miner has its fill under way");
-                    self.book_ours(probe, OursFault::HeldBack);
+                    self.book_held_back(probe);
                 }
                 Effect::Unchecked(probe) => {
                     tracing::debug!(%probe, "let go unchecked: more answers wait than can be judged");
@@ -404,16 +405,38 @@ impl Validator {
         drained
     }
 
-    /// Writes down that a probe ended by our doing.
-    fn book_ours(&mut self, probe: ProbeId, fault: OursFault) {
+    /// Writes down that a probe never left.
+    fn book_held_back(&mut self, probe: ProbeId) {
         let (store, at_us) = (self.store.clone(), self.clock.now_us());
         self.jobs.spawn(async move {
-            let class = ProbeClass::Ours(fault);
-            let end = Finished { probe, class, units: 0, expected: 0, took_us: 0, exchange: None, at_us };
-            store.append(Record::ProbeFinished(end)).await?;
+            store.append(Record::ProbeFinished(ours(probe, OursFault::HeldBack, at_us))).await?;
             Ok(Vec::new())
         });
     }
+
+    /// Writes down that a probe ended by our doing, unless it has an end: its sender may be writing one down at this
+    /// very moment, and the books decide which of the two came first.
+    fn book_interrupted(&mut self, probe: ProbeId) {
+        let (store, at_us) = (self.store.clone(), self.clock.now_us());
+        self.jobs.spawn(async move {
+            let end = ours(probe.clone(), OursFault::Interrupted, at_us);
+            let end = match store.append(Record::ProbeFinished(end.clone())).await? {
+                Booked::New => {
+                    tracing::warn!(%probe, "interrupted by us: counts for nobody");
+                    end
+                }
+                Booked::AlreadyBooked => store.finished_probe(&probe)?.unwrap_or(end),
+            };
+            let (class, units, took_us) = (end.class, end.units, end.took_us);
+            Ok(vec![Event::Finished(FinishedProbe { probe, class, units, took_us })])
+        });
+    }
+}
+
+/// The end of a probe by our doing.
+const fn ours(probe: ProbeId, fault: OursFault, at_us: u64) -> Finished {
+    let class = ProbeClass::Ours(fault);
+    Finished { probe, class, units: 0, expected: 0, took_us: 0, exchange: None, at_us }
 }
 
 /// The chain being away delays a settlement and does not lose it.

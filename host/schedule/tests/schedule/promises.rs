@@ -116,6 +116,19 @@ fn what_is_still_out_when_the_grace_is_over_is_ours_and_its_late_end_is_not_book
     assert_eq!(w.outcomes.iter().filter(|o| o.period == PeriodId(0)).count(), 1);
 }
 
+/// It was written down while the grace ran out: the rows say what the books say.
+#[test]
+fn an_end_that_is_on_the_books_when_the_grace_is_over_counts() {
+    let mut w = World::new(config(), vec![(miner(1), Character::honest(300.0, 0.0, 70 * S))]);
+    w.run_until(START + 79 * S);
+    let probe = w.under_way.first().unwrap().clone();
+    assert_eq!((probe.period, w.under_way.len()), (PeriodId(0), 1));
+    w.disk.finished.push(FinishedProbe { probe, class: ProbeClass::RateLimited, units: 0, took_us: 9 });
+    w.run_until(START + 81 * S);
+    let tally = w.outcomes[0].rows[0].tally;
+    assert_eq!((tally.ours, tally.rate_limited, tally.total()), (0, 1, 1));
+}
+
 #[test]
 fn a_second_end_of_a_probe_is_not_booked() {
     let mut w = three();

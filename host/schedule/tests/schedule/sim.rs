@@ -190,7 +190,9 @@ impl World {
             }
             Event::Finished(f) => {
                 self.under_way.remove(&f.probe);
-                self.disk.finished.push(f.clone());
+                if !self.disk.finished.iter().any(|known| known.probe == f.probe) {
+                    self.disk.finished.push(f.clone());
+                }
             }
             Event::WindowStored { window } if self.stored_windows.insert(window.clone()) => {
                 self.disk.windows.push(window.clone());
@@ -266,7 +268,10 @@ impl World {
             Effect::Interrupted(probe) => {
                 self.under_way.remove(&probe);
                 let class = ProbeClass::Ours(OursFault::Interrupted);
-                self.disk.finished.push(FinishedProbe { probe, class, units: 0, took_us: 0 });
+                // The first end on the books is the end.
+                let end = self.disk.finished.iter().find(|f| f.probe == probe).cloned();
+                let end = end.unwrap_or(FinishedProbe { probe, class, units: 0, took_us: 0 });
+                self.later(self.disk_us, Event::Finished(end));
             }
             Effect::Settle(outcome) => {
                 self.check(&outcome);
