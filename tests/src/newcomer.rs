@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::Router;
 use axum::extract::Query;
 use axum::routing::{get, post};
+use nineteen_domain::ledger::Judgement;
 use nineteen_domain::meet::Neuron;
 use nineteen_domain::{TaskName, Uid};
 use nineteen_store::{Options, Store};
@@ -31,8 +32,10 @@ pub struct Walked {
     pub late_s: f64,
     /// Tasks that ran before, with the new set, and after the rollback.
     pub ran: [Vec<String>; 3],
-    /// Mean quality of the miner's judged answers, by task, and how many.
+    /// Mean quality of the miner's scored answers, by task, and how many.
     pub judged: BTreeMap<String, (f64, usize)>,
+    /// Answers that were held against it, and those that were not judged, each with the reason.
+    pub others: Vec<(String, Judgement)>,
     /// The weight that the chain has of the miner that serves the new tasks, and of one that does not.
     pub weights: (u16, u16),
 }
@@ -192,12 +195,14 @@ pub fn run(dir: &Path) -> Result<Walked> {
     drop(miners);
 
     let store = Store::open_existing(&dir.join("data"), Options::default())?;
-    let mut judged = BTreeMap::new();
+    let (mut judged, mut others) = (BTreeMap::new(), Vec::new());
     for (task, _) in TASKS {
-        let samples = store.samples(&hotkey, &TaskName::new(task)?, 0, 1_000)?;
+        let mut samples = store.samples(&hotkey, &TaskName::new(task)?, 0, 1_000)?;
+        let unscored = samples.extract_if(.., |s| s.judgement != Judgement::Scored);
+        others.extend(unscored.map(|s| (task.to_owned(), s.judgement)));
         #[expect(clippy::cast_precision_loss, reason = "a few samples")]
         let mean = samples.iter().map(|s| s.quality).sum::<f64>() / samples.len().max(1) as f64;
         judged.insert(task.to_owned(), (mean, samples.len()));
     }
-    Ok(Walked { built_s, late_s: live - due, ran: [before, with, after], judged, weights })
+    Ok(Walked { built_s, late_s: live - due, ran: [before, with, after], judged, others, weights })
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails is meant to panic")]
 
+use nineteen_domain::ledger::Judgement;
 use nineteen_tests::newcomer::{TASKS, run};
 
 #[test]
@@ -22,5 +23,9 @@ fn a_newcomer_walks_from_nothing_to_a_paid_task_in_three_languages() {
         let (quality, judged) = walked.judged.get(task).unwrap();
         assert!(*judged >= 2 && (quality - 1.0).abs() < 1e-9, "{task}: {walked:?}");
     }
+    // A machine that is busy may fail to judge; it may not hold that against anybody.
+    let accused: Vec<_> =
+        walked.others.iter().filter(|(_, j)| matches!(j, Judgement::Violation(_))).collect();
+    assert!(accused.is_empty(), "{walked:?}");
     assert!(walked.weights.0 > 0, "{walked:?}");
 }
