@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::child::{self, Failed};
 use crate::progress::{Progress, seconds};
-use crate::steps::{Site, tools};
+use crate::steps::{Site, contenders, tools};
 use crate::tally::Tally;
 use crate::{Ending, cargo};
 
@@ -160,16 +160,23 @@ pub(crate) fn fuzz(site: &Site, minutes: u64, seed: Option<u64>) -> Result<Endin
 /// Runs the benches whose names contain `name`, side by side with what they are measured against.
 pub(crate) fn bench(site: &Site, name: Option<&str>, arguments: &[String]) -> Result<Ending> {
     let mut all = Ending::Good;
-    for bench in ["call", "inference", "images", "period", "upgrades", "verification"]
+    for bench in ["inference", "images", "period", "sandbox", "upgrades", "verification"]
         .into_iter()
         .filter(|b| name.is_none_or(|n| b.contains(n)))
     {
+        if bench == "sandbox" {
+            let Some(nineteen) = build_nineteen(site)? else { return Ok(Ending::Failed) };
+            let lock = site.cache.lock()?;
+            contenders::ensure(site, &nineteen).context("step contenders")?;
+            drop(lock);
+        }
         let mut command = host(site);
         // The profile of the tests: a second one would compile wasmtime a second time, and dependencies are
         // optimised in it.
         command.args(["bench", "--workspace", "--bench", bench, "--profile", "dev", "--"]).args(arguments);
         command
             .env("NINETEEN_COMPONENTS", site.cache.path("components"))
+            .env("NINETEEN_CONTENDERS", contenders::folder(site))
             .env("NINETEEN_PYTHON", site.cache.python());
         if !child::openly(&mut command)?.success() {
             all = Ending::Failed;

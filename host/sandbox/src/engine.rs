@@ -15,8 +15,8 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 
 use crate::error::SandboxError;
 
-/// Period of the epoch clock. A call's wall time is checked at this grain.
-pub const TICK: Duration = Duration::from_millis(10);
+/// Period of the epoch clock. A call's wall time is checked at this grain: one that overruns is ended within two of them.
+pub const TICK: Duration = Duration::from_millis(2);
 
 /// Bytes of stack of a call: far below the 2 MiB that threads have here.
 pub(crate) const STACK_BYTES: usize = 512 << 10;

@@ -5,6 +5,7 @@
 //! and finds what it had finished (downloads, compiled crates) where it left it.
 
 pub(crate) mod author;
+pub(crate) mod contenders;
 pub(crate) mod example;
 pub(crate) mod models;
 pub(crate) mod onnxruntime;

@@ -224,6 +224,41 @@ fn choose(site: &Site, search: &mut Search, progress: &Progress) -> Result<Guest
     )
 }
 
+/// The first release of the compiler that the current Extism builds with.
+const NATIVE: semver::Version = semver::Version::new(1, 96, 0);
+
+/// `cargo build` for this machine with a compiler of at least [`NATIVE`]: the one on `PATH`, or the distribution's.
+pub(crate) fn native(site: &Site, progress: &Progress) -> Result<Command> {
+    let mut command = crate::cargo();
+    command.arg("build").env_remove("CARGO_BUILD_TARGET");
+    if release(&rustc_on_path()?).is_some_and(|found| found >= NATIVE) {
+        return Ok(command);
+    }
+    let (root, _) = debian(site, progress).with_context(|| {
+        format!("rustc {NATIVE} or newer is needed, and Debian's rustc-web does not serve")
+    })?;
+    let said = child::ask(&mut distribution_rustc(&root))?;
+    if release(&said).is_none_or(|found| found < NATIVE) {
+        if root.starts_with(site.cache.root()) {
+            cache::remove(&root).with_context(|| format!("{} cannot be deleted", root.display()))?;
+        }
+        let found = said.lines().next().unwrap_or_default();
+        bail!(
+            "rustc {NATIVE} or newer is needed, and apt knows {found}: `apt-get update`, then the same command again"
+        );
+    }
+    command.env("RUSTC", root.join("usr/bin/rustc")).env("LD_LIBRARY_PATH", library_path(&root));
+    command.env_remove("RUSTC_WRAPPER");
+    Ok(command)
+}
+
+/// The release in what `rustc -vV` prints.
+fn release(said: &str) -> Option<semver::Version> {
+    let release = said.lines().find_map(|line| line.strip_prefix("release: "))?;
+    // A nightly of a release has what the release has, or nearly.
+    semver::Version::parse(release.split('-').next()?).ok()
+}
+
 fn distribution_rustc(root: &Path) -> Command {
     let mut rustc = Command::new(root.join("usr/bin/rustc"));
     rustc.arg("-vV").env("LD_LIBRARY_PATH", library_path(root));
@@ -370,6 +405,14 @@ mod tests {
         let answer =
             "libllvm22\n  Depends: libc6\n |Depends: libedit2\nlibedit2\n<libc-virtual>\nlibz3-4:amd64\n\n";
         assert_eq!(recursed(answer), ["libllvm22", "libedit2", "libz3-4"]);
+    }
+
+    #[test]
+    fn a_compiler_says_its_release() {
+        let said = "rustc 1.97.0-nightly (a b)\nbinary: rustc\nrelease: 1.97.0-nightly\nLLVM version: 22.1.2";
+        assert!(release(said).unwrap() >= NATIVE);
+        assert!(release(&said.replace("1.97", "1.95")).unwrap() < NATIVE);
+        assert_eq!(release("rustc"), None);
     }
 
     #[test]

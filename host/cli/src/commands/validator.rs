@@ -58,6 +58,8 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
     let (set, declared) = registry::read_set(&config.paths.taskset).map_err(Failure::input)?;
     let policy = policy_of(&config, &set)?;
     let chain = LocalSubnet::open(&config.subnet.folder).map_err(Failure::input)?;
+    // Whoever reaches the port while models load finds the token, and waits for the answer.
+    let token = Token::create(&config.paths.token()).map_err(Failure::input)?;
     let netuid = chain.metagraph().await.map_err(Failure::input)?.netuid;
     let block_us = chain.head().await.map_err(Failure::input)?.block_us;
     let store = Store::open(&config.paths.data, store_options(&config)).map_err(Failure::input)?;
@@ -115,7 +117,6 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
         tokio::task::spawn_blocking(move || Registrar::start(setup, generation, base, &configured.0));
     let registrar = started.await.map_err(Failure::running)?.map_err(Failure::input)?;
     let registrar = Arc::new(registrar);
-    let token = Token::create(&config.paths.token()).map_err(Failure::input)?;
     let api = Api { reports, registrar: Arc::clone(&registrar), token: Arc::new(token) };
     tracing::info!(hotkey = %keypair.hotkey(), listen = %v.listen, period_s = v.period_s, "validator is running");
 

@@ -268,9 +268,13 @@ impl World {
             Effect::Interrupted(probe) => {
                 self.under_way.remove(&probe);
                 let class = ProbeClass::Ours(OursFault::Interrupted);
-                // The first end on the books is the end.
-                let end = self.disk.finished.iter().find(|f| f.probe == probe).cloned();
-                let end = end.unwrap_or(FinishedProbe { probe, class, units: 0, took_us: 0 });
+                // The first end on the books is the end; who writes is served in the order of asking.
+                let known = self.disk.finished.iter().find(|f| f.probe == probe).cloned();
+                let end = known.unwrap_or_else(|| {
+                    let end = FinishedProbe { probe, class, units: 0, took_us: 0 };
+                    self.disk.finished.push(end.clone());
+                    end
+                });
                 self.later(self.disk_us, Event::Finished(end));
             }
             Effect::Settle(outcome) => {
