@@ -8,6 +8,9 @@
     reason = "helpers of tests fail loudly, like tests"
 )]
 
+#[allow(dead_code, reason = "the bench uses all of it")]
+#[path = "../benches/sandbox/bare.rs"]
+mod bare;
 mod common;
 
 use std::sync::Arc;
@@ -104,6 +107,72 @@ async fn the_bits_are_those_of_a_compilation_and_of_the_cache() {
     let plugin = again.load(&guest()).await;
     assert_eq!(again.sandbox.compilations(), 0);
     verify(&receipt, &plugin).await.unwrap();
+}
+
+/// The same numbers without WASI and in one round: what an instance that lives can be asked again and again.
+fn one_round() -> Guest {
+    Guest::scoring(
+        "(call $scored
+           (f64.div (f64.sqrt (f64.convert_i64_u (i64.load offset=64 (local.get 0)))) (f64.const 1024.1))
+           (i64.load offset=64 (local.get 0)))",
+    )
+}
+
+#[tokio::test]
+async fn the_bits_are_those_of_an_instance_that_has_lived_through_other_exchanges() {
+    let (house, bytes) = (House::new(), one_round().build());
+    let plugin = house.try_load(bytes.clone(), &manifest()).await.unwrap();
+    let engine = house.sandbox.engine();
+    let component = wasmtime::component::Component::new(engine, &bytes).unwrap();
+    let bare = bare::Bare::new(engine, &component, &manifest()).unwrap();
+    let (mut store, instance) = bare.instance().unwrap();
+    for ended_us in [30, 7, 1 << 19, 30, 12_345, 7] {
+        let one = Exchange { ended_us, ..exchange() };
+        let bodies = Bodies { request: request(), exchange: one.clone(), evidence: Vec::new() };
+        let fresh = plugin.clone();
+        let receipt =
+            tokio::task::spawn_blocking(move || Receipt::make(&fresh, Some(probe()), bodies).unwrap()).await;
+        let receipt = receipt.unwrap();
+        verify(&receipt, &plugin).await.unwrap();
+        let Decision::Scored(verdict) = &receipt.decision else { panic!("{receipt:?}") };
+        let (quality, units) = bare.score_in(&mut store, &instance, &request(), &one).unwrap().unwrap();
+        assert_eq!((quality.to_bits(), units), (verdict.quality.to_bits(), verdict.units));
+    }
+}
+
+/// Where receipts lie that builds of this host made, and the component that they are of.
+const MADE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/receipts");
+
+async fn fixture() -> (House, Arc<Plugin>) {
+    let (house, bytes) = (House::new(), std::fs::read(format!("{MADE}/guest.wasm")).unwrap());
+    let plugin = house.try_load(bytes.into(), &manifest()).await.unwrap();
+    (house, plugin)
+}
+
+#[tokio::test]
+async fn the_bits_are_those_of_a_debug_and_of_a_release_build_of_the_host() {
+    let (_house, plugin) = fixture().await;
+    let own = receipt(&plugin).await;
+    for build in ["debug", "release"] {
+        let file = std::fs::read(format!("{MADE}/{build}.receipt")).unwrap();
+        let made = Receipt::from_bytes(&file).unwrap();
+        verify(&made, &plugin).await.unwrap();
+        assert_eq!((&made.decision, &made.rounds), (&own.decision, &own.rounds), "{build}");
+    }
+}
+
+/// `cargo test -p nineteen-sandbox --test receipts -- --ignored`, and once more with `--release`.
+#[tokio::test]
+#[ignore = "writes the receipt of the build that it is run in"]
+async fn write_the_receipt_of_this_build() {
+    std::fs::create_dir_all(MADE).unwrap();
+    let component = format!("{MADE}/guest.wasm");
+    if !std::path::Path::new(&component).is_file() {
+        std::fs::write(&component, guest().build()).unwrap();
+    }
+    let (_house, plugin) = fixture().await;
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    std::fs::write(format!("{MADE}/{build}.receipt"), receipt(&plugin).await.to_bytes().unwrap()).unwrap();
 }
 
 #[tokio::test]

@@ -18,8 +18,8 @@ const FUEL: u64 = 50_000_000;
 const PAGES: u32 = 256;
 const WALL: Duration = Duration::from_secs(1);
 
-fn compile(wasm: &Path, cache: &Path, pooled: bool) -> Result<CompiledPlugin> {
-    let manifest = Manifest::new([Wasm::file(wasm)]).with_memory_max(PAGES).with_timeout(WALL);
+fn compile(wasm: &[u8], cache: &Path, pooled: bool) -> Result<CompiledPlugin> {
+    let manifest = Manifest::new([Wasm::data(wasm)]).with_memory_max(PAGES).with_timeout(WALL);
     let mut builder =
         PluginBuilder::new(manifest).with_wasi(false).with_fuel_limit(FUEL).with_cache_config(cache);
     if pooled {
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
     let [_, mode, wasm, cache, input] = &*std::env::args().collect::<Vec<_>>() else {
         return Err("plain|pooled PLUGIN CACHE-CONFIG INPUT".into());
     };
-    let (pooled, wasm, cache) = (mode == "pooled", Path::new(wasm), Path::new(cache));
+    let (pooled, wasm, cache) = (mode == "pooled", &*std::fs::read(wasm)?, Path::new(cache));
     let input = std::fs::read(input)?;
     let compiled = compile(wasm, cache, pooled)?;
     let mut kept = Plugin::new_from_compiled(&compiled)?;
