@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nineteen_domain::{Admission, Chunk, Evidence, Exchange, Outcome, Seed};
 use nineteen_sandbox::vectors::{self, Grade, Vector, Vectors, said};
-use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox, SandboxConfig};
+use nineteen_sandbox::{Assets, ComponentSource, Plugin, Sandbox, SandboxConfig, Scoring};
 use serde::Serialize;
 
 use crate::error::AuthorError;
@@ -22,6 +22,9 @@ use crate::project::read_manifest;
 const SEEDS: u8 = 64;
 /// Of them different ones, at least.
 const DIFFERENT: usize = 32;
+/// The version of the contract that brought `score-batch`.
+const FIRST_WITH_BATCHES: semver::Version = semver::Version::new(0, 2, 0);
+
 /// What may be used of a budget: the rest is for requests that are larger than these.
 const MOST_OF_BUDGET: f64 = 0.5;
 
@@ -116,6 +119,7 @@ fn report(plugin: &Plugin, again: &Plugin, vectors: &Vectors) -> Report {
         finding("bodies of clients never make it fail", refused(plugin)),
         finding("vectors come out as meant", meant(plugin, vectors)),
         finding("the same inputs give the same bits", same(plugin, again, vectors)),
+        finding("a batch says what each exchange alone does", batched(plugin, vectors)),
         finding("better answers are worth more", graded(plugin, vectors)),
         finding("any cut of the bytes is worth the same", cut(plugin, vectors)),
         finding("garbage never makes it fail", garbage(plugin, vectors)),
@@ -236,6 +240,34 @@ fn same(plugin: &Plugin, again: &Plugin, vectors: &Vectors) -> Result<String, St
         differ("score on another instance", &first, &format!("{:?}", score(again, v, &v.exchange)?))?;
     }
     Ok("twice, and on an instance of another kind".into())
+}
+
+/// The host falls back on `score` where a batch fails or differs, so that only the author can notice.
+fn batched(plugin: &Plugin, vectors: &Vectors) -> Result<String, String> {
+    if *plugin.wit_version() < FIRST_WITH_BATCHES {
+        return Ok("its version of the contract knows none".into());
+    }
+    let one = |v: &Vector| Scoring {
+        request: v.request.clone(),
+        exchange: v.exchange.clone(),
+        evidence: v.evidence.clone(),
+    };
+    // Twice, so that there are two of one vector, too.
+    let batch: Vec<Scoring> = vectors.all().iter().chain(vectors.all()).map(one).collect();
+    for (v, said) in vectors.all().iter().chain(vectors.all()).zip(plugin.score_batch(&batch)) {
+        let said = said.map_err(|e| format!("'{}': {e}", v.name))?;
+        differ("score-batch", &format!("{:?}", score(plugin, v, &v.exchange)?), &format!("{said:?}"))?;
+    }
+    let failed = plugin.spent().get("score-batch").map_or(0, |s| s.failed);
+    if failed > 0 {
+        return Err("score-batch fails where score does not: the host would score each exchange alone".into());
+    }
+    if plugin.batches_are_distrusted() {
+        return Err(
+            "score-batch gives other outcomes than score: the host would score each exchange alone".into()
+        );
+    }
+    Ok(format!("{} exchanges in one call", batch.len()))
 }
 
 fn worth(outcome: &Outcome) -> Option<f64> {
@@ -384,7 +416,8 @@ fn unavailable(plugin: &Plugin, vectors: &Vectors) -> Result<String, String> {
 #[expect(clippy::cast_precision_loss, reason = "parts of a budget")]
 fn room(plugin: &Plugin) -> Result<String, String> {
     let (b, mut worst) = (plugin.manifest().budget, Vec::new());
-    for (call, s) in plugin.spent() {
+    // A batch has the budget of all of its exchanges, each of which was called alone, too.
+    for (call, s) in plugin.spent().into_iter().filter(|(call, _)| call != "score-batch") {
         for (what, used, of) in [
             ("fuel", s.most_fuel, b.fuel),
             ("memory_bytes", s.most_memory, b.memory_bytes),

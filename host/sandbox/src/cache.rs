@@ -133,8 +133,11 @@ impl Cache {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        fs::File::open(path)?.take(self.max_file_bytes).read_to_end(&mut content)?;
+        let file = fs::File::open(path)?;
+        // Room for all of it at once: growing would copy megabytes several times.
+        let room = file.metadata()?.len().min(self.max_file_bytes);
+        let mut content = Vec::with_capacity(usize::try_from(room).unwrap_or(0).saturating_add(1));
+        file.take(self.max_file_bytes).read_to_end(&mut content)?;
         Ok(content)
     }
 

@@ -163,6 +163,7 @@ impl World {
     /// Lets an event happen now.
     pub(crate) fn event(&mut self, event: Event) {
         self.latest = self.latest.max(self.now);
+        let event = self.as_booked(event);
         self.remember(&event);
         let effects = self.schedule.step(self.now, event);
         for effect in effects {
@@ -179,6 +180,17 @@ impl World {
         let effects = self.schedule.step(self.now, event);
         for effect in effects {
             self.obey(effect);
+        }
+    }
+
+    /// Who writes an end down and comes second says the first.
+    fn as_booked(&self, event: Event) -> Event {
+        match event {
+            Event::Finished(f) => {
+                let known = self.disk.finished.iter().find(|known| known.probe == f.probe);
+                Event::Finished(known.cloned().unwrap_or(f))
+            }
+            other => other,
         }
     }
 

@@ -117,6 +117,7 @@ export const task = {
   },
 
   scoreBatch(params, batch) {
-    return batch.map((s) => this.score(params, s.request, s.exchange));
+    // Not `this`: the host calls it without one.
+    return batch.map((s) => task.score(params, s.request, s.exchange));
   },
 };
