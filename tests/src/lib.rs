@@ -8,6 +8,7 @@ pub mod newcomer;
 pub mod registry;
 pub mod soak;
 mod stage;
+pub mod watch;
 pub mod zoo;
 
 use std::path::{Path, PathBuf};

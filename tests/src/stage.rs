@@ -22,7 +22,7 @@ pub(crate) const MINERS: usize = 3;
 pub(crate) const PERIOD_S: u64 = 10;
 
 /// A process that ends with it.
-pub(crate) struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
