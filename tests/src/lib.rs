@@ -5,6 +5,7 @@ pub mod fifth;
 pub mod live;
 pub mod moves;
 pub mod newcomer;
+pub mod policy;
 pub mod registry;
 pub mod soak;
 mod stage;

@@ -40,7 +40,7 @@ pub struct Walked {
     pub weights: (u16, u16),
 }
 
-fn says(dir: &Path, args: &[&str]) -> Result<String> {
+pub(crate) fn says(dir: &Path, args: &[&str]) -> Result<String> {
     let all: Vec<&str> = ["--log", "off"].iter().chain(args).copied().collect();
     let out = nineteen(dir, &all, &[])?;
     if out.status.success() {
@@ -83,16 +83,16 @@ async fn serve(listener: tokio::net::TcpListener) -> std::io::Result<()> {
 }
 
 /// The local task set of the owner.
-fn local(dir: &Path, version: &str, tasks: &[(&str, f64)]) -> Result<()> {
-    let mut text =
-        format!("name = \"walk\"\nversion = \"{version}\"\npolicy = \"default\"\nshare_multiplier = 6.0\n");
+pub(crate) fn local(dir: &Path, version: &str, policy: &str, tasks: &[(&str, f64)]) -> Result<()> {
+    let mut text = format!("name = \"walk\"\nversion = \"{version}\"\npolicy = \"{policy}\"\n");
+    text += "share_multiplier = 6.0\n";
     for (folder, weight) in tasks {
         text += &format!("[[task]]\nfolder = \"{folder}\"\nweight = {weight:?}\n");
     }
     Ok(fs::write(dir.join("owner/tasks/taskset.toml"), text)?)
 }
 
-fn release(dir: &Path, name: &str, terms: &[&str], to: &str) -> Result<()> {
+pub(crate) fn release(dir: &Path, name: &str, terms: &[&str], to: &str) -> Result<()> {
     let set = format!("owner/{name}/taskset.toml");
     let mut init = vec!["subnet", "init", "--from", "owner/tasks/taskset.toml", "--out", &set];
     init.extend(terms);
@@ -147,7 +147,7 @@ pub fn run(dir: &Path) -> Result<Walked> {
     }
     let key = says(dir, &["subnet", "keys", "new", "owner/owner.key"])?.trim().to_owned();
     let place = format!("oci://{}", at("subnets/walk"));
-    local(dir, "0.1.0", &[(TASK, 1.0)])?;
+    local(dir, "0.1.0", "default", &[(TASK, 1.0)])?;
     release(dir, "one", &["--owner", &key, "--threshold", "1", "--notice", "0s"], &place)?;
 
     // As a validator that follows it, and a miner that serves what is to come.
@@ -173,7 +173,12 @@ pub fn run(dir: &Path) -> Result<Walked> {
     let before = names(&stage)?;
 
     // The second set, for a stated moment.
-    local(dir, "0.2.0", &[(TASK, 0.4), ("walk-rust", 0.2), ("walk-python", 0.2), ("walk-js", 0.2)])?;
+    local(
+        dir,
+        "0.2.0",
+        "default",
+        &[(TASK, 0.4), ("walk-rust", 0.2), ("walk-python", 0.2), ("walk-js", 0.2)],
+    )?;
     let due = unix_s() + 45.0;
     release(dir, "two", &["--after", "owner/one/taskset.toml", "--effective-in", "45s"], &place)?;
     wait(Duration::from_secs(120), "the second set is live", || names(&stage).is_ok_and(|n| n.len() == 4))?;

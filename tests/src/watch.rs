@@ -60,8 +60,8 @@ pub fn run(dir: &Path) -> Result<Watched> {
     let watching = Running(watch.spawn()?);
     let changes = |from: &str| version(&stage).is_some_and(|now| now != from);
     // It hands over what is there first.
-    let first = versions.clone();
-    wait(Duration::from_secs(120), "the task is handed over", || changes(&first[0]))?;
+    let first = versions.last().cloned().unwrap_or_default();
+    wait(Duration::from_secs(120), "the task is handed over", || changes(&first))?;
     versions.push(version(&stage).ok_or("it does not run")?);
 
     let source = dir.join(NAME).join("src/lib.rs");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nineteen_chain::LocalSubnet;
@@ -102,6 +103,7 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
     .map_err(Failure::running)?;
     let board = validator.board();
     let reports = Reports::running(store.clone(), Arc::clone(&board), validator.live());
+    let again = Again { policy: policy.clone(), asked: Arc::default() };
     let ground = Standing { config: config.clone(), runtime, fleet: Arc::clone(&fleet), policy };
     let setup = Setup {
         board,
@@ -128,7 +130,8 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
             .await?;
     }
     if let Some((follower, _)) = followed {
-        parts.spawn(subnet::follow(follower, config.clone(), Arc::clone(&registrar), stop.clone()));
+        let (config, registrar) = (config.clone(), Arc::clone(&registrar));
+        parts.spawn(subnet::follow(follower, config, registrar, again.clone(), stop.clone()));
     }
     if let Some(health) = validator.health(registrar) {
         let watching = stop.clone();
@@ -157,7 +160,44 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
     };
     fleet.stop().await;
     store.close().map_err(Failure::running)?;
-    result
+    result?;
+    if again.asked.load(Ordering::Relaxed) { Err(start_again()) } else { Ok(()) }
+}
+
+/// Whether this process is to begin anew once it has stopped, because a set with another policy is in force.
+#[derive(Clone)]
+pub(crate) struct Again {
+    policy: Policy,
+    asked: Arc<AtomicBool>,
+}
+
+impl Again {
+    /// Asks for it if the set that this configuration names has another policy than the one that runs; says whether it did.
+    pub(crate) fn asked_by(&self, config: &Config) -> bool {
+        let wanted =
+            registry::read_set(&config.paths.taskset).ok().and_then(|(set, _)| policy_of(config, &set).ok());
+        let other = wanted.is_some_and(|policy| policy != self.policy);
+        if other {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        other
+    }
+}
+
+/// Becomes the same program with the same arguments: a policy is in everything that a validator computes, so it is taken up
+/// whole, by the same way as after a crash. Comes back only with an error; whoever watches the process starts it then.
+fn start_again() -> Failure {
+    use std::os::unix::process::CommandExt as _;
+    let mut arguments = std::env::args_os();
+    let called = arguments.next();
+    let program = std::env::current_exe().ok().filter(|exe| exe.is_file());
+    let Some(program) = program.map(std::path::PathBuf::into_os_string).or(called) else {
+        return Failure::running("cannot start again by itself: start it, to settle under the new policy");
+    };
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Failure::running(format!(
+        "cannot start again by itself ({error}): start it, to settle under the new policy"
+    ))
 }
 
 /// What tasks stand on in this process: models, and the policy that it settles under.

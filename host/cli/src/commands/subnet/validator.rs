@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{now, options, read_set, show, source};
+use crate::commands::validator::Again;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
@@ -203,6 +204,7 @@ pub(crate) async fn follow(
     mut follower: Follower,
     mut config: Config,
     registrar: Arc<Registrar>,
+    again: Again,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let mut looks = tokio::time::interval(Duration::from_secs(config.subnet.poll_s));
@@ -242,6 +244,12 @@ pub(crate) async fn follow(
                 let due = events.iter().any(|e| matches!(e.event, Event::InForce { .. }));
                 if let Some(in_force) = follower.in_force().filter(|_| due) {
                     run_what_is_in_force(&mut config, &in_force);
+                    if again.asked_by(&config) {
+                        tracing::info!(
+                            "the set in force has another policy: starting again, to settle under it"
+                        );
+                        return Ok(());
+                    }
                     // What it says, it says itself: in the log, and in `nineteen tasks events`.
                     if registrar.take_up(&config.paths.taskset, &config.paths.components()).await.is_ok() {
                         tracing::info!("the next period is planned with the tasks of the set in force");
