@@ -37,6 +37,10 @@ pub struct Ran {
     pub shares: BTreeMap<String, f64>,
     /// What `task test` said of the honest miner.
     pub tested: bool,
+    /// Receipts of the run, by task: those written, and those that say the same elsewhere, with the checks run again.
+    pub receipts: BTreeMap<String, (usize, usize)>,
+    /// What `receipt verify` said of one in which a byte was changed.
+    pub forged: String,
 }
 
 /// magika's features, written down here for themselves.
@@ -200,6 +204,7 @@ pub fn run(dir: &Path) -> Result<Ran> {
     drop(miners);
     runtime.shutdown_background();
 
+    let (receipts, forged) = receipts(dir)?;
     let store = Store::open_existing(&dir.join("data"), Options::default())?;
     let task = TaskName::new(FILES)?;
     let (period, kept) = store.latest_settlement()?.ok_or("nothing was settled")?;
@@ -221,5 +226,48 @@ pub fn run(dir: &Path) -> Result<Ran> {
             share.ok_or_else(|| format!("{what} has no standing in period {period}"))?,
         );
     }
-    Ok(Ran { judged, shares, tested })
+    Ok(Ran { judged, shares, tested, receipts, forged })
+}
+
+/// Writes receipts of the run, verifies them as another machine would, with nothing of its store, and changes one.
+fn receipts(dir: &Path) -> Result<(BTreeMap<String, (usize, usize)>, String)> {
+    let run = |args: &[&str]| {
+        nineteen(dir, &[&["--config", "nineteen.toml", "--log", "off", "receipt"], args].concat(), &[])
+    };
+    let mut all = BTreeMap::new();
+    let mut forged = String::new();
+    for task in [TASK, FILES] {
+        let out = format!("receipts-{task}");
+        let written = run(&["export", "--task", task, "--most", "3", "--out", &out])?;
+        if !written.status.success() {
+            return Err(format!("export: {}", String::from_utf8_lossy(&written.stderr)).into());
+        }
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir.join(&out))? {
+            files.push(entry?.path().display().to_string());
+        }
+        std::fs::rename(dir.join("data"), dir.join("data-away"))?;
+        let names: Vec<&str> = files.iter().map(String::as_str).collect();
+        let verified = run(&[&["verify", "--rerun-checks", "--json"], &names[..]].concat())?;
+        std::fs::rename(dir.join("data-away"), dir.join("data"))?;
+        let said: Value = serde_json::from_slice(&verified.stdout)
+            .map_err(|e| format!("verify: {e}: {}", String::from_utf8_lossy(&verified.stderr)))?;
+        let same = |v: &&Value| v.get("same") == Some(&Value::Bool(true)) && v.get("rerun").is_some();
+        let same = said.as_array().map_or(0, |all| all.iter().filter(same).count());
+        all.insert(task.to_owned(), (files.len(), same));
+        if let Some(file) = files.first() {
+            let mut bytes = std::fs::read(file)?;
+            let at = bytes.len() / 2;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1;
+            }
+            std::fs::write(file, bytes)?;
+            let refused = run(&["verify", file])?;
+            if refused.status.success() {
+                return Err("a forged receipt is verified".into());
+            }
+            forged = String::from_utf8_lossy(&refused.stderr).into_owned();
+        }
+    }
+    Ok((all, forged))
 }

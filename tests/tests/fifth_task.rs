@@ -15,6 +15,11 @@ fn a_task_that_nobody_planned_for_pays_who_does_it() {
     let (quality, judged) = ran.judged.get("honest").unwrap();
     assert!(*judged >= 3 && *quality > 0.99, "{ran:?}");
     assert!(*ran.shares.get("honest").unwrap() > 0.97, "{ran:?}");
+    for (task, (written, same)) in &ran.receipts {
+        assert!(*written >= 3 && same == written, "{task}: {ran:?}");
+    }
+    assert_eq!(ran.receipts.len(), 2, "{ran:?}");
+    assert_eq!(ran.forged.trim_end().lines().count(), 1, "{}", ran.forged);
     for cheat in ["guesses", "always-txt", "boasts"] {
         assert!(ran.judged.get(cheat).unwrap().0 < 0.2, "{cheat}: {ran:?}");
         assert!(*ran.shares.get(cheat).unwrap() < 0.01, "{cheat}: {ran:?}");

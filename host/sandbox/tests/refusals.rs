@@ -142,3 +142,51 @@ async fn every_mismatch_is_explained_in_words_that_an_author_can_act_on() {
     assert_eq!(all.lines().count(), kept.lines().count(), "if this is meant: NINETEEN_BLESS=1");
     house.still_serves().await;
 }
+
+/// Worlds that components of other hosts are built for, and names that nobody has heard of.
+#[tokio::test]
+async fn every_import_that_is_not_granted_is_refused_by_its_name() {
+    let house = House::new();
+    let of = |package: &str, version: &str, interfaces: &[&str]| -> Vec<String> {
+        interfaces.iter().map(|i| format!("{package}/{i}@{version}")).collect()
+    };
+    let all = [
+        of(
+            "wasi:sockets",
+            "0.2.6",
+            &[
+                "network",
+                "instance-network",
+                "tcp",
+                "tcp-create-socket",
+                "udp",
+                "udp-create-socket",
+                "ip-name-lookup",
+            ],
+        ),
+        of("wasi:sockets", "0.3.0", &["types", "ip-name-lookup"]),
+        of("wasi:http", "0.2.6", &["types", "incoming-handler", "outgoing-handler"]),
+        of("wasi:http", "0.3.0", &["types", "handler", "client"]),
+        of("wasi:clocks", "0.3.0", &["monotonic-clock", "wall-clock", "system-clock"]),
+        of("wasi:filesystem", "0.3.0", &["types", "preopens"]),
+        of("wasi:random", "0.3.0", &["random", "insecure", "insecure-seed"]),
+        of("wasi:nn", "0.2.0-rc-2024-10-28", &["graph", "tensor", "inference", "errors"]),
+        of("wasi:keyvalue", "0.2.0-draft", &["store", "atomics", "batch", "watcher"]),
+        of("wasi:config", "0.2.0-draft", &["store"]),
+        of("wasi:blobstore", "0.2.0-draft", &["blobstore", "container", "types"]),
+        of("wasi:messaging", "0.2.0-draft", &["producer", "incoming-handler", "types"]),
+        of("wasi:logging", "0.1.0-draft", &["logging"]),
+        of("wasi:tls", "0.2.0-draft", &["types"]),
+        of("wasi:webgpu", "0.0.1", &["webgpu"]),
+        of("nineteen:task", "0.1.0", &["secrets", "task", "wallet"]),
+        of("nineteen:host", "0.1.0", &["exec"]),
+        of("extism:host", "0.1.0", &["env", "user"]),
+        vec!["env".into(), "host".into(), "wasi-snapshot-preview1".into()],
+    ];
+    for import in all.iter().flatten() {
+        let refused = house.try_load(hollow(&[import], &[TASK]), &manifest()).await.expect_err(import);
+        let words = refused.to_string();
+        assert!(words.contains(import.as_str()) && words.lines().count() == 1, "{import}: {words}");
+    }
+    house.still_serves().await;
+}

@@ -14,7 +14,7 @@ use nineteen_validator::receipts::{Wanted, bodies, export, find};
 use nineteen_validator::registry;
 use serde::Serialize;
 
-use crate::commands::validator::{executors, runtime, sandbox, store_options};
+use crate::commands::validator::{as_it_runs, executors, runtime, sandbox, store_options};
 use crate::config::Config;
 use crate::error::Failure;
 use crate::print;
@@ -81,8 +81,8 @@ struct Verify {
 
 pub(crate) async fn run(args: Args, config: Config) -> Result<(), Failure> {
     match args.command {
-        Command::Export(args) => export_all(args, config).await,
-        Command::Verify(args) => verify_all(args, config).await,
+        Command::Export(args) => export_all(args, as_it_runs(config)?).await,
+        Command::Verify(args) => verify_all(args, as_it_runs(config)?).await,
     }
 }
 

@@ -12,12 +12,12 @@ use nineteen_checking::{
 use nineteen_domain::meet::{BoxFuture, Chain, Checker};
 use nineteen_domain::policy::Policy;
 use nineteen_domain::task::{Manifest, TaskSet};
-use nineteen_domain::{MasterSeed, ModelName, TaskName};
+use nineteen_domain::{Digest, MasterSeed, ModelName, TaskName};
 use nineteen_gateway::{Api, Token};
 use nineteen_miner::Operation;
 use nineteen_sandbox::{Sandbox, SandboxConfig};
 use nineteen_store::{Options, Retention, Store};
-use nineteen_validator::registrar::{Ground, Registrar, Setup, Shelf, identity};
+use nineteen_validator::registrar::{Generation, Ground, Registrar, Setup, Shelf, identity};
 use nineteen_validator::registry::{self, Declared, Tasks};
 use nineteen_validator::report::Reports;
 use nineteen_validator::{
@@ -52,10 +52,7 @@ pub(crate) async fn run(_: Args, mut config: Config) -> Result<(), Failure> {
     let configured = (config.paths.taskset.clone(), config.paths.components());
     let shelf = Shelf::new(config.paths.live());
     let base = identity(&configured.0, &configured.1).map_err(Failure::input)?;
-    let generation = shelf.current_of(&base).map_err(Failure::input)?;
-    if let Some(g) = &generation {
-        config.paths.taskset = shelf.taskset(g.number);
-    }
+    let generation = run_what_is_live(&mut config, &shelf, &base)?;
     let (set, declared) = registry::read_set(&config.paths.taskset).map_err(Failure::input)?;
     let policy = policy_of(&config, &set)?;
     let chain = LocalSubnet::open(&config.subnet.folder).map_err(Failure::input)?;
@@ -198,6 +195,25 @@ fn start_again() -> Failure {
     Failure::running(format!(
         "cannot start again by itself ({error}): start it, to settle under the new policy"
     ))
+}
+
+/// Puts the live generation in place of the tasks of this identity that are configured, where one was made of them.
+fn run_what_is_live(config: &mut Config, shelf: &Shelf, base: &Digest) -> Result<Option<Generation>, Failure> {
+    let generation = shelf.current_of(base).map_err(Failure::input)?;
+    if let Some(g) = &generation {
+        config.paths.taskset = shelf.taskset(g.number);
+    }
+    Ok(generation)
+}
+
+/// The configuration with the tasks as the validator runs them, or ran them last.
+pub(crate) fn as_it_runs(mut config: Config) -> Result<Config, Failure> {
+    let shelf = Shelf::new(config.paths.live());
+    if config.paths.taskset.is_file() {
+        let base = identity(&config.paths.taskset, &config.paths.components()).map_err(Failure::input)?;
+        run_what_is_live(&mut config, &shelf, &base)?;
+    }
+    Ok(config)
 }
 
 /// What tasks stand on in this process: models, and the policy that it settles under.
