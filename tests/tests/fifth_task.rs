@@ -14,7 +14,10 @@ fn a_task_that_nobody_planned_for_pays_who_does_it() {
     eprintln!("{ran:#?}");
     let (quality, judged) = ran.judged.get("honest").unwrap();
     assert!(*judged >= 3 && *quality > 0.99, "{ran:?}");
-    assert!(*ran.shares.get("honest").unwrap() > 0.97, "{ran:?}");
+    // Half of the work is worth less than half: rows that are checked cannot be foreseen.
+    assert!(ran.judged.get("every-second").unwrap().0 < 0.5, "{ran:?}");
+    assert!(*ran.shares.get("every-second").unwrap() < 0.2, "{ran:?}");
+    assert!(*ran.shares.get("honest").unwrap() > 0.8, "{ran:?}");
     for (task, (written, same)) in &ran.receipts {
         assert!(*written >= 3 && same == written, "{task}: {ran:?}");
     }

@@ -35,6 +35,7 @@ const RUST: &[(&str, &str)] = &[
     ("vendor/nineteen-sdk/src/guest.rs", include_str!("../../../plugins/sdk/src/guest.rs")),
     ("vendor/nineteen-sdk/src/hash.rs", include_str!("../../../plugins/sdk/src/hash.rs")),
     ("vendor/nineteen-sdk/src/lib.rs", include_str!("../../../plugins/sdk/src/lib.rs")),
+    ("vendor/nineteen-sdk/src/memory.rs", include_str!("../../../plugins/sdk/src/memory.rs")),
     ("vendor/nineteen-sdk/src/openai.rs", include_str!("../../../plugins/sdk/src/openai.rs")),
     ("vendor/nineteen-sdk/src/rng.rs", include_str!("../../../plugins/sdk/src/rng.rs")),
     ("vendor/nineteen-sdk/src/sse.rs", include_str!("../../../plugins/sdk/src/sse.rs")),

@@ -26,6 +26,10 @@ fn cache() -> PathBuf {
 }
 
 fn served() -> (Executors, Arc<dyn Checker>) {
+    serve(cache().join("models"), "magika-v3-3")
+}
+
+fn serve(models_dir: PathBuf, model: &str) -> (Executors, Arc<dyn Checker>) {
     let runtime = Runtime::load(&RuntimeConfig {
         library: None,
         cache_onnxruntime_dir: cache().join("onnxruntime"),
@@ -33,11 +37,11 @@ fn served() -> (Executors, Arc<dyn Checker>) {
     })
     .unwrap();
     let config = ExecutorConfig {
-        models_dir: cache().join("models"),
+        models_dir,
         threads_per_model: 1,
         intra_threads: 1,
         queue: 4,
-        models: vec![ModelName::new("magika-v3-3").unwrap().into()],
+        models: vec![ModelName::new(model).unwrap().into()],
     };
     let executors = Executors::start(runtime, config).expect("run `cargo xtask setup --only example`");
     let checker = executors.checker();
@@ -117,5 +121,146 @@ async fn what_does_not_fit_is_refused_by_the_tensors_name() {
     assert!(why.contains("are the most"), "{why}");
     // And it still serves.
     assert!(matches!(checker.check(run(ONE, whole())).await, Evidence::Answered(_)));
+    executors.stop().await;
+}
+
+/// The few words of ONNX's protobuf that a graph of one-step nodes needs: numbers and fields with a length.
+mod onnx {
+    pub(super) fn number(field: u8, value: u8) -> Vec<u8> {
+        vec![field << 3, value]
+    }
+
+    pub(super) fn field(field: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap();
+        let length = if length < 128 {
+            vec![u8::try_from(length).unwrap()]
+        } else {
+            vec![u8::try_from(length & 127).unwrap() | 128, u8::try_from(length >> 7).unwrap()]
+        };
+        [vec![field << 3 | 2], length, content.to_vec()].concat()
+    }
+
+    /// A tensor of one dimension that is as long as it comes; 1 is f32, 2 u8, 6 i32, 7 i64, 9 bool.
+    pub(super) fn tensor(name: &str, made_of: u8) -> Vec<u8> {
+        let shape = field(2, &field(1, &field(2, b"n")));
+        let tensor = field(1, &[number(1, made_of), shape].concat());
+        [field(1, name.as_bytes()), field(2, &tensor)].concat()
+    }
+
+    pub(super) fn node(operator: &str, from: &str, to: &str, attribute: &[u8]) -> Vec<u8> {
+        let names = [field(1, from.as_bytes()), field(2, to.as_bytes()), field(4, operator.as_bytes())];
+        [names.concat(), attribute.to_vec()].concat()
+    }
+}
+
+/// A graph with an input of every kind: each comes out as it went in, and four outputs are trouble.
+fn every_kind() -> Vec<u8> {
+    use onnx::{field, node, number, tensor};
+    let kinds = [("a", 1), ("b", 6), ("c", 7), ("d", 2), ("e", 9)];
+    let to_f64 = field(5, &[field(1, b"to"), number(3, 11), vec![0xa0, 1, 2]].concat());
+    let nodes = [
+        node("Log", "a", "log", &[]),
+        node("Cast", "a", "wide", &to_f64),
+        node("NonZero", "e", "where", &[]),
+        node("Neg", "a", "less", &[]),
+    ];
+    let same = kinds.map(|(name, _)| node("Identity", name, &format!("same-{name}"), &[]));
+    let graph = [
+        nodes.iter().chain(&same).flat_map(|n| field(1, n)).collect::<Vec<u8>>(),
+        field(2, b"kinds"),
+        kinds.iter().flat_map(|(name, of)| field(11, &tensor(name, *of))).collect(),
+        kinds.iter().flat_map(|(name, of)| field(12, &tensor(&format!("same-{name}"), *of))).collect(),
+        [("log", 1), ("wide", 11), ("less", 1)]
+            .iter()
+            .flat_map(|(n, of)| field(12, &tensor(n, *of)))
+            .collect(),
+        // Its shape has two dimensions: none is said.
+        field(12, &[field(1, b"where"), field(2, &field(1, &number(1, 7)))].concat()),
+    ];
+    [number(1, 8), field(7, &graph.concat()), field(8, &[field(1, b""), number(2, 13)].concat())].concat()
+}
+
+#[tokio::test]
+async fn tensors_of_every_kind_go_in_and_come_out_bit_by_bit() {
+    let models = tempfile::tempdir().unwrap();
+    let (folder, graph) = (models.path().join("kinds"), every_kind());
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("model.onnx"), &graph).unwrap();
+    let digest = nineteen_domain::Digest::of(&graph).hex();
+    let manifest = format!(
+        "kind = \"tensors\"\nprecision = \"fp32\"\n[files]\n\"model.onnx\" = {{ bytes = {}, sha256 = \"{digest}\" }}\n",
+        graph.len()
+    );
+    std::fs::write(folder.join("model.toml"), manifest).unwrap();
+    let (executors, checker) = serve(models.path().to_owned(), "kinds");
+
+    let data: Vec<(&str, &str, Bytes)> = vec![
+        ("a", "f32", [1.5_f32, -0.0].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        ("b", "i32", [i32::MIN, 7].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        ("c", "i64", [i64::MIN, i64::MAX].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        ("d", "u8", Bytes::from_static(&[0, 255])),
+        ("e", "bool", Bytes::from_static(&[0, 0])),
+    ];
+    let ask = |order: &[usize], outputs: &[&str], dims: &str| {
+        let inputs: Vec<String> = order
+            .iter()
+            .map(|i| format!(r#"{{"name":"{}","dtype":"{}","dims":{dims}}}"#, data[*i].0, data[*i].1))
+            .collect();
+        let params = format!(
+            r#"{{"version":1,"inputs":[{}],"outputs":{}}}"#,
+            inputs.join(","),
+            serde_json::json!(outputs)
+        );
+        let blobs = order.iter().map(|i| data[*i].2.clone()).collect();
+        checker.check(Check { model: Some("kinds".into()), ..run(&params, blobs) })
+    };
+
+    // In any order; out in the order that was asked for.
+    let Evidence::Answered(said) =
+        ask(&[3, 0, 4, 2, 1], &["same-e", "where", "same-c", "less", "same-d", "same-b", "same-a"], "[2]")
+            .await
+    else {
+        panic!()
+    };
+    let less: Bytes = [-1.5_f32, 0.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let expected = [&data[4].2, &Bytes::new(), &data[2].2, &less, &data[3].2, &data[1].2, &data[0].2];
+    assert_eq!(said.blobs.iter().collect::<Vec<_>>(), expected);
+    let told: serde_json::Value = serde_json::from_str(&said.params).unwrap();
+    let told: Vec<String> = told["outputs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| format!("{} {} {}", o["name"].as_str().unwrap(), o["dtype"].as_str().unwrap(), o["dims"]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "same-e bool [2]",
+            "where i64 [1,0]",
+            "same-c i64 [2]",
+            "less f32 [2]",
+            "same-d u8 [2]",
+            "same-b i32 [2]",
+            "same-a f32 [2]"
+        ]
+    );
+
+    for (order, outputs, dims, word) in [
+        (&[0, 1, 2, 3, 4][..], &["log"][..], "[2]", "not finite"),
+        (&[0, 1, 2, 3, 4], &["wide"], "[2]", "not handed out"),
+        (&[0, 1, 2, 3, 4], &[], "[2]", ""),
+        (&[0, 1, 2, 3], &["less"], "[2]", "'e' is missing"),
+        (&[0, 1, 2, 3, 4, 4], &["less"], "[2]", "given twice"),
+        (&[0, 1, 2, 3, 4], &["less"], "[]", "bytes, which is not"),
+        (&[0, 1, 2, 3, 4], &["less"], "[-2]", "-2"),
+        (&[0, 1, 2, 3, 4], &["less"], "[2.5]", "2.5"),
+    ] {
+        match ask(order, outputs, dims).await {
+            Evidence::Unavailable(why) => {
+                assert!(why.contains(word) && why.lines().count() == 1, "{word:?} in {why}");
+            }
+            Evidence::Answered(a) => panic!("{outputs:?} {dims}: {}", a.params),
+        }
+    }
     executors.stop().await;
 }

@@ -4,7 +4,7 @@
 //! host wrote it: the key is drawn once per folder, is readable by its owner alone, and never leaves the
 //! folder. A file that is damaged, foreign, or of another engine is compiled again, never trusted.
 //!
-//! A file's name is a hash of (component, engine settings, host version); its content is
+//! A file's name is a hash of (digest of the component, engine settings, host version); its content is
 //! `MAC(32) ‖ compiled`, where the MAC covers the name too, so that files cannot be exchanged.
 
 use std::fs::{self, OpenOptions};
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use nineteen_domain::Digest;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -71,12 +72,12 @@ impl Cache {
     }
 
     /// The name under which this component is kept.
-    pub(crate) fn name(&self, engine: &Engine, component: &[u8]) -> String {
+    pub(crate) fn name(&self, engine: &Engine, component: &Digest) -> String {
         let mut hash = Blake(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut hash);
         hash.write(&(self.host.len() as u64).to_le_bytes());
         hash.write(self.host.as_bytes());
-        hash.write(component);
+        hash.write(component.as_bytes());
         format!("{}.cwasm", hash.0.finalize().to_hex())
     }
 

@@ -18,7 +18,7 @@ use wasmtime_wasi::I32Exit;
 use crate::abi::{Broken, Guest};
 use crate::cache::fingerprint;
 use crate::contract;
-use crate::engine::{STACK_BYTES, SharedMachine, Stopwatch, Time, ticks};
+use crate::engine::{STACK_BYTES, SharedMachine, Stopwatch, Time};
 use crate::error::{Call, CallError, LoadFault, Site, one_line};
 use crate::inputs::{
     put, put_evidence, put_exchange, size, size_of_exchange, size_of_exchanged, size_of_request,
@@ -371,7 +371,7 @@ impl Plugin {
         let mut store =
             Store::new(&self.machine.engine, CallState::new(shared.clone(), call, bytes_in, dice));
         store.limiter(|state| state);
-        let watch = Stopwatch::start(budget.wall_ms);
+        let mut watch = Stopwatch::start(begun, budget.wall_ms);
         let stacks = self.stacks.get().map(Arc::clone);
         let watched = stacks.is_some();
         store.epoch_deadline_callback(move |store| match watch.read() {
@@ -384,7 +384,7 @@ impl Plugin {
             Time::Over => Err(Trap::Interrupt.into()),
             Time::Starved => Err(Overrun::Starved.into()),
         });
-        store.set_epoch_deadline(if watched { 1 } else { ticks(budget.wall_ms) });
+        store.set_epoch_deadline(1);
         // A host function or a result that brings out more than this is refused before it is allocated.
         store.set_hostcall_fuel(usize::try_from(budget.bytes_out).unwrap_or(usize::MAX));
         if let Err(e) = store.set_fuel(budget.fuel) {

@@ -182,39 +182,36 @@ impl Sandbox {
             return Err(LoadFault::Budget { field, asked, cap });
         }
 
-        let mut steps = Vec::with_capacity(3);
         let begun = Instant::now();
         let expected = [expected, manifest.digest];
-        let (cap, machine, cache) =
-            (self.config.max_component_bytes, self.machine.clone(), self.cache.clone());
-        let (verified, verifying, cached) = blocking(move || {
+        let cap = self.config.max_component_bytes;
+        let (machine, cache, manifest) = (self.machine.clone(), self.cache.clone(), manifest.clone());
+        // One way to a blocking thread and back where the cache has it.
+        let found = blocking(move || {
             let verified = verify(source, expected, cap, &machine, &cache)?;
-            let took = begun.elapsed();
-            let cached = cache.get(&machine.engine, &verified.name);
-            Ok((verified, took, cached))
+            let verifying = begun.elapsed();
+            match cache.get(&machine.engine, &verified.name) {
+                Some(component) => {
+                    let Verified { digest, fit, .. } = verified;
+                    let steps =
+                        vec![("verify", verifying), ("cache", begun.elapsed().saturating_sub(verifying))];
+                    let ready = Ready { component, digest, fit, manifest, assets, steps };
+                    ready.describe(machine).map(Found::Here)
+                }
+                None => Ok(Found::Missing(Box::new(Cold { verified, verifying, manifest, assets }))),
+            }
         })
         .await?;
-        steps.push(("verify", verifying));
-        let Verified { bytes, digest, fit, name } = verified;
-        let (component, step) = match cached {
-            Some(component) => (component, "cache"),
-            None => (self.compile(name, bytes).await?, "compile"),
+        let Cold { verified, verifying, manifest, assets } = match found {
+            Found::Here(plugin) => return Ok(*plugin),
+            Found::Missing(cold) => *cold,
         };
-        steps.push((step, begun.elapsed().saturating_sub(verifying)));
-        let describing = Instant::now();
-
-        let (machine, manifest) = (self.machine.clone(), manifest.clone());
-        blocking(move || {
-            let guest = abi::link(&machine.engine, &component, &fit)?;
-            let shared = Shared { task: manifest.name.clone(), budget: manifest.budget, assets };
-            let Fit { version: wit_version, wasi, .. } = fit;
-            let mut plugin =
-                Plugin::describe(Parts { manifest, digest, wit_version, wasi, shared, guest, machine })?;
-            steps.push(("describe", describing.elapsed()));
-            plugin.took(steps);
-            Ok(plugin)
-        })
-        .await
+        let Verified { bytes, digest, fit, name } = verified;
+        let component = self.compile(name, bytes).await?;
+        let steps = vec![("verify", verifying), ("compile", begun.elapsed().saturating_sub(verifying))];
+        let machine = self.machine.clone();
+        let ready = Ready { component, digest, fit, manifest, assets, steps };
+        blocking(move || ready.describe(machine)).await.map(|plugin| *plugin)
     }
 
     /// Compiles one component. In a process of its own it is killed at the limit. In this one wasmtime cannot be interrupted:
@@ -257,6 +254,47 @@ impl std::fmt::Debug for Sandbox {
     }
 }
 
+/// What the cache said.
+enum Found {
+    Here(Box<Plugin>),
+    Missing(Box<Cold>),
+}
+
+/// A component that must be compiled.
+struct Cold {
+    verified: Verified,
+    verifying: Duration,
+    manifest: Manifest,
+    assets: Assets,
+}
+
+/// A component that is machine code.
+struct Ready {
+    component: Component,
+    digest: Digest,
+    fit: Fit,
+    manifest: Manifest,
+    assets: Assets,
+    /// What it took so far.
+    steps: Vec<(&'static str, Duration)>,
+}
+
+impl Ready {
+    /// Links it and lets it describe itself.
+    fn describe(self, machine: SharedMachine) -> Result<Box<Plugin>, LoadFault> {
+        let describing = Instant::now();
+        let Self { component, digest, fit, manifest, assets, mut steps } = self;
+        let guest = abi::link(&machine.engine, &component, &fit)?;
+        let shared = Shared { task: manifest.name.clone(), budget: manifest.budget, assets };
+        let Fit { version: wit_version, wasi, .. } = fit;
+        let mut plugin =
+            Plugin::describe(Parts { manifest, digest, wit_version, wasi, shared, guest, machine })?;
+        steps.push(("describe", describing.elapsed()));
+        plugin.took(steps);
+        Ok(Box::new(plugin))
+    }
+}
+
 fn verify(
     source: ComponentSource,
     expected: [Option<Digest>; 2],
@@ -270,7 +308,7 @@ fn verify(
         return Err(LoadFault::Digest { expected, found });
     }
     let fit = abi::ladder(&outline(&bytes)?)?;
-    let name = cache.name(&machine.engine, &bytes);
+    let name = cache.name(&machine.engine, &found);
     Ok(Verified { bytes, digest: found, fit, name })
 }
 

@@ -7,6 +7,8 @@
 //! Everything here is plain Rust and compiles for the host, so a task's tests need no wasm; only the module
 //! `guest`, which exists on `wasm32` alone, touches the generated bindings. Nothing here reads a clock, an
 //! environment or the operating system's randomness: a component built with it imports no WASI at all.
+//!
+//! The feature `memory`, on by default, is a `#[global_allocator]` for instances that live for one call.
 
 // The generated bindings name their runtime by an absolute path, here and in the crates that export.
 #[cfg(target_arch = "wasm32")]
@@ -18,6 +20,8 @@ pub mod checks;
 #[doc(hidden)]
 pub mod guest;
 pub mod hash;
+#[cfg(any(test, all(target_arch = "wasm32", feature = "memory")))]
+mod memory;
 pub mod openai;
 pub mod rng;
 pub mod sse;

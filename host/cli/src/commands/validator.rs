@@ -198,7 +198,11 @@ fn start_again() -> Failure {
 }
 
 /// Puts the live generation in place of the tasks of this identity that are configured, where one was made of them.
-fn run_what_is_live(config: &mut Config, shelf: &Shelf, base: &Digest) -> Result<Option<Generation>, Failure> {
+fn run_what_is_live(
+    config: &mut Config,
+    shelf: &Shelf,
+    base: &Digest,
+) -> Result<Option<Generation>, Failure> {
     let generation = shelf.current_of(base).map_err(Failure::input)?;
     if let Some(g) = &generation {
         config.paths.taskset = shelf.taskset(g.number);

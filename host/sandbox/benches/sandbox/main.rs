@@ -78,6 +78,8 @@ fn race(contestants: &mut [Contestant<'_>]) -> Vec<(&'static str, f64)> {
     let mut times = vec![Vec::with_capacity(BATCHES); contestants.len()];
     for _ in 0..BATCHES {
         for (((_, run), size), times) in contestants.iter_mut().zip(&sizes).zip(&mut times) {
+            // Who comes after a process on another core would pay for waking this one, and for what is in its caches.
+            run((*size / 8).max(1));
             times.push(run(*size) / *size as f64);
         }
     }
@@ -473,7 +475,10 @@ fn deadline(runtime: &tokio::runtime::Runtime, report: &mut Report) {
     report.put("overrun past a deadline of 10 ms", "", "ns", &found);
 }
 
-/// How far a task's 99th percentile moves while another task, on another core, does nothing but misbehave.
+/// What runs over and over on another core.
+type Neighbour<'a> = Box<dyn Fn() + Sync + 'a>;
+
+/// How far a task's 99th percentile moves while another task, on another core, behaves, or does nothing but misbehave.
 fn neighbours(
     contenders: &Path,
     runtime: &tokio::runtime::Runtime,
@@ -498,25 +503,39 @@ fn neighbours(
             })
             .collect()
     };
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    let stop = AtomicBool::new(true);
     let (bad_request, bad_exchange) = (echo_request(), common::exchange());
+    let honest = || drop(black_box(good.plugin.score(request, exchange, &[])));
+    let hostile = |plugin: &Plugin| drop(black_box(plugin.score(&bad_request, &bad_exchange, &[])));
+    // The honest one shows what two processors of this machine cost each other, whoever runs there.
+    let neighbours: [(&'static str, Neighbour<'_>); 5] = [
+        ("beside honest", Box::new(honest)),
+        ("beside endless", Box::new(|| hostile(&endless))),
+        ("beside memory", Box::new(|| hostile(&hog))),
+        ("beside traps", Box::new(|| hostile(&traps))),
+        (
+            "beside hostile",
+            Box::new(|| [&endless, &hog, &traps].into_iter().for_each(|plugin| hostile(plugin))),
+        ),
+    ];
+    let mut alone = Vec::new();
+    let mut beside = vec![Vec::new(); neighbours.len()];
     for _ in 0..ROUNDS {
         alone.push(quantile(measured(), 0.99));
-        stop.store(false, Ordering::Relaxed);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    for plugin in [&endless, &hog, &traps] {
-                        drop(black_box(plugin.score(&bad_request, &bad_exchange, &[])));
+        for ((_, call), beside) in neighbours.iter().zip(&mut beside) {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        call();
                     }
-                }
+                });
+                beside.push(quantile(measured(), 0.99));
+                stop.store(true, Ordering::Relaxed);
             });
-            beside.push(quantile(measured(), 0.99));
-            stop.store(true, Ordering::Relaxed);
-        });
+        }
     }
-    let found = [("alone", quantile(alone, 0.5)), ("beside hostile", quantile(beside, 0.5))];
+    let mut found = vec![("alone", quantile(alone, 0.5))];
+    found.extend(neighbours.iter().zip(beside).map(|((who, _), all)| (*who, quantile(all, 0.5))));
     report.put("p99 of fresh calls", "rust", "ns", &found);
 }
 

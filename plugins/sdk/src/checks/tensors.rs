@@ -34,6 +34,18 @@ pub struct NamedTensor {
     pub data: Vec<u8>,
 }
 
+impl Dtype {
+    /// Bytes of one.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::I64 => 8,
+            Self::U8 | Self::Bool => 1,
+        }
+    }
+}
+
 impl NamedTensor {
     /// Of 32-bit integers.
     #[must_use]
@@ -96,6 +108,20 @@ impl Kind for TensorsRun<'_> {
         if given.outputs.len() != answer.blobs.len() {
             return Err(format!("{} outputs and {} blobs", given.outputs.len(), answer.blobs.len()));
         }
+        for (i, (said, data)) in given.outputs.iter().zip(&answer.blobs).enumerate() {
+            let asked = self.outputs.get(i).copied();
+            if !self.outputs.is_empty() && asked != Some(&said.name) {
+                return Err(format!("output {i} is {:?}, and {asked:?} was asked for", said.name));
+            }
+            let elements = said.dims.iter().try_fold(said.dtype.bytes(), |n, d| n.checked_mul(*d));
+            if elements != Some(data.len()) {
+                let (name, dims, dtype) = (&said.name, &said.dims, said.dtype);
+                return Err(format!("{name:?} has {} bytes, which is not {dims:?} of {dtype:?}", data.len()));
+            }
+        }
+        if given.outputs.len() < self.outputs.len() {
+            return Err(format!("{} outputs of {} asked for", given.outputs.len(), self.outputs.len()));
+        }
         let named = given.outputs.into_iter().zip(&answer.blobs);
         let named = named.map(|(s, data)| NamedTensor {
             name: s.name,
@@ -124,7 +150,27 @@ mod tests {
         let params = r#"{"version":1,"model":"m","outputs":[{"name":"out","dtype":"f32","dims":[1]}]}"#;
         let answer = Answer { params: params.into(), blobs: vec![1.5_f32.to_le_bytes().to_vec()] };
         assert_eq!(run.read(&answer).unwrap()[0].to_f32(), [1.5]);
-        let cut = Answer { params: params.into(), blobs: vec![] };
-        assert!(run.read(&cut).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_is_not_what_was_asked_for_is_no_answer() {
+        let run = TensorsRun { model: "m", inputs: vec![], outputs: &["out"] };
+        let said = |dims: &str, name: &str| {
+            format!(r#"{{"version":1,"outputs":[{{"name":"{name}","dtype":"f32","dims":{dims}}}]}}"#)
+        };
+        let four = || vec![vec![0; 4]];
+        for (params, blobs, word) in [
+            (said("[1]", "out"), vec![], "1 outputs and 0 blobs"),
+            (said("[2]", "out"), four(), "4 bytes"),
+            (said("[18446744073709551615,4]", "out"), four(), "4 bytes"),
+            (said("[0]", "out"), four(), "4 bytes"),
+            (said("[1]", "other"), four(), "was asked for"),
+            (r#"{"version":1,"outputs":[]}"#.into(), vec![], "0 outputs of 1"),
+        ] {
+            let why = run.read(&Answer { params, blobs }).unwrap_err();
+            assert!(why.contains(word), "{word} in {why}");
+        }
+        let empty = Answer { params: said("[3,0]", "out"), blobs: vec![vec![]] };
+        assert_eq!(run.read(&empty).unwrap()[0].to_f32(), [0.0; 0]);
     }
 }
