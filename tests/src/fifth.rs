@@ -207,8 +207,8 @@ pub fn run(dir: &Path) -> Result<Ran> {
         return Err(String::from_utf8_lossy(&added.stderr).into_owned().into());
     }
     let settled = || crate::get(stage.operator(), "/v1/status").ok()?.pointer("/settled")?.as_u64();
-    let until = settled().unwrap_or(0) + 5;
-    wait(Duration::from_secs(PERIOD_S * 14), "periods are settled", || settled() >= Some(until))?;
+    let until = settled().unwrap_or(0) + 7;
+    wait(Duration::from_secs(PERIOD_S * 18), "periods are settled", || settled() >= Some(until))?;
     stage.stop(validator)?;
     drop(miners);
     runtime.shutdown_background();

@@ -25,6 +25,6 @@ fn a_task_that_nobody_planned_for_pays_who_does_it() {
     assert_eq!(ran.forged.trim_end().lines().count(), 1, "{}", ran.forged);
     for cheat in ["guesses", "always-txt", "boasts"] {
         assert!(ran.judged.get(cheat).unwrap().0 < 0.2, "{cheat}: {ran:?}");
-        assert!(*ran.shares.get(cheat).unwrap() < 0.01, "{cheat}: {ran:?}");
+        assert!(*ran.shares.get(cheat).unwrap() < 0.02, "{cheat}: {ran:?}");
     }
 }
